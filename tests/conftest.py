@@ -1,0 +1,45 @@
+"""Fixtures that any test may use."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from fletching import plugins
+
+FakeDistribution = Callable[..., Path]
+
+
+@pytest.fixture
+def fake_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDistribution]:
+    """Install a third-party plug-in for the length of one test.
+
+    Call it as ``fake_distribution("acme-rank", {"acme_rank": SOURCE}, {"rank": "acme_rank"})``: the name, the
+    source of its modules, its entry points of group ``fletching``. It returns the folder, now importable.
+    """
+    installed: list[str] = []
+    imported: list[str] = []
+
+    def install(name: str, modules: Mapping[str, str], entry_points: Mapping[str, str]) -> Path:
+        site = tmp_path / "site"
+        info = site / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"{entry} = {target}" for entry, target in entry_points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[fletching]", *lines]) + "\n")
+        for module, source in modules.items():
+            (site / f"{module}.py").write_text(source)
+        installed.append(name)
+        imported.extend(modules)
+        monkeypatch.setenv("FLETCHING_PLUGINS", ",".join(installed))
+        monkeypatch.syspath_prepend(site)
+        plugins.reload()
+        return site
+
+    yield install
+    plugins.registry.cache_clear()
+    for module in imported:
+        sys.modules.pop(module, None)
