@@ -1,0 +1,9 @@
+"""What every embedder and reranker shares.
+
+- `reranker.py`: lists, scores, async; `embedder.py`: prompts, dimensions; `micro_batched.py`: what both do
+  with text
+- `batching.py`: rows and token budgets; `inputs.py`: what may be passed as text; `hardware.py`: precision
+- `loading.py`: from a name, a folder or a hub id to the right class; `trust.py`: which classes a checkpoint
+  may name
+- `card.py`: the usage section of a saved model's README
+"""

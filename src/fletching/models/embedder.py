@@ -1,0 +1,158 @@
+"""Any sentence-transformers embedder, made safe under threads and fast on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Normalize
+from sentence_transformers.util import truncate_embeddings
+from sentence_transformers.util.decorators import deprecated_kwargs
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fletching.errors import FletchingError
+from fletching.models.inputs import check_text, check_texts
+from fletching.models.micro_batched import NO_ROW_LIMIT, MicroBatched
+
+
+class Embedder(MicroBatched, SentenceTransformer):
+    """A ``SentenceTransformer`` that keeps its promises under threads, odd batches and odd input.
+
+    Everything of the base class works as documented there; the checkpoint's own prompts are applied by
+    ``encode_query`` and ``encode_document``. What differs: tokenization is locked, inputs run in
+    length-sorted micro-batches of a token budget, equal texts are computed once, a truncated unit vector has
+    length one again, and NaN raises instead of entering an index.
+
+    Args:
+        model_name_or_path: Folder or hub id; ``None`` with ``modules=`` builds a new model.
+        dtype: ``None`` keeps the checkpoint's precision; ``"auto"`` picks bf16 where the hardware multiplies
+            it faster; or ``"float32"``, ``"bfloat16"``, ``"float16"``, or a ``torch.dtype``.
+        max_tokens_per_batch: Padded tokens of one micro-batch; ``None`` chooses by device and precision.
+        **kwargs: Arguments of ``SentenceTransformer``.
+
+    Raises:
+        ArgumentError: If ``dtype`` or ``max_tokens_per_batch`` is outside its domain.
+    """
+
+    usage_example = (
+        'print(model.encode_query("What is fletching?") @ model.encode_document("Feathers on an arrow."))'
+    )
+
+    @deprecated_kwargs(sentences="inputs")
+    def encode(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode texts; see ``SentenceTransformer.encode`` for the arguments not listed here.
+
+        Args:
+            inputs: One text or a list of texts.
+            prompt_name: Name of a saved prompt to put in front.
+            prompt: Text to put in front.
+            batch_size: Most texts of one micro-batch; ``None`` lets the token budget alone decide.
+            **kwargs: Passed on.
+
+        Returns:
+            As the base class: a float32 NumPy array of shape ``(B, D)``, or ``(D,)`` for one text.
+
+        Raises:
+            ArgumentError: If an input is not text.
+            FletchingError: If the model computes NaN.
+        """
+        if self._text_only:
+            owner = f"{type(self).__name__}.encode"
+            single = self.is_singular_input(inputs)
+            inputs = check_text(owner, "inputs", inputs) if single else check_texts(owner, "inputs", inputs)
+        return super().encode(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+
+    @deprecated_kwargs(sentences="inputs")
+    def encode_query(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode queries with the checkpoint's own query prompt; arguments and result as :meth:`encode`."""
+        return super().encode_query(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+
+    @deprecated_kwargs(sentences="inputs")
+    def encode_document(
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Encode documents with the checkpoint's own document prompt; otherwise as :meth:`encode`."""
+        return super().encode_document(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+
+    @property
+    def _text_only(self) -> bool:
+        return set(self.modalities) <= {"text"}
+
+    @torch.inference_mode()
+    def _inference(
+        self,
+        inputs: list[Any],
+        *,
+        prompt: str | None,
+        batch_size: int,
+        show_progress_bar: bool | None,
+        output_value: str | None,
+        save_to_cpu: bool,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        tokenized = None
+        if inputs and output_value == "sentence_embedding" and self._text_only:
+            tokenized = self._tokenize_rows(inputs, prompt=prompt, **kwargs)
+        if tokenized is None:
+            return super()._inference(
+                inputs,
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=bool(show_progress_bar),
+                output_value=output_value,
+                save_to_cpu=save_to_cpu,
+                normalize_embeddings=normalize_embeddings,
+                truncate_dim=truncate_dim,
+                device=device,
+                **kwargs,
+            )
+        unit_length = normalize_embeddings or any(isinstance(module, Normalize) for module in self)
+
+        def embed(features: dict[str, Any]) -> Tensor:
+            embeddings = self(features, **kwargs)["sentence_embedding"]
+            if truncate_dim is not None:
+                embeddings = truncate_embeddings(embeddings, truncate_dim)
+            if unit_length:
+                embeddings = normalize(embeddings, p=2, dim=1)
+            return embeddings.cpu() if save_to_cpu else embeddings
+
+        self.eval()
+        embeddings = self._run_rows(
+            tokenized,
+            embed,
+            device=self._resolve_inference_device(device),
+            max_rows=batch_size,
+            show_progress_bar=bool(show_progress_bar),
+            desc="Encoding",
+        )
+        if embeddings.isnan().any():
+            index = int(embeddings.isnan().any(dim=1).nonzero()[0])
+            raise FletchingError(
+                f"{type(self).__name__}.encode: the model computed NaN for inputs[{index}]; "
+                "load it in float32 or check its weights."
+            )
+        return embeddings

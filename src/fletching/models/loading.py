@@ -1,0 +1,326 @@
+"""From a name, a folder or a hub id to the right class, with nothing run that the folder brings along."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from sentence_transformers.util import load_file_path
+from transformers import modeling_utils
+
+from fletching.errors import FletchingError, bad_argument, bad_checkpoint, bad_choice, did_you_mean
+from fletching.models.embedder import Embedder
+from fletching.models.reranker import Reranker
+from fletching.plugins import registry
+from fletching.registry import summarise
+
+KINDS: dict[str, type[Embedder] | type[Reranker]] = {"embedder": Embedder, "reranker": Reranker}
+"""What ``kind=`` may be, and the class that opens it."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
+_PACKAGE = "package:"
+# Not part of a backbone: other heads of the same network, and buffers that older versions saved.
+_HARMLESS_SURPLUS = re.compile(
+    r"position_ids|inv_freq|(^|\.)(cls|lm_head|pooler|classifier|qa_outputs|decoder)\b"
+)
+_HARMLESS_MISSING = re.compile(r"(^|\.)pooler\.")
+_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> Any:
+    """Open a checkpoint as an embedder or a reranker.
+
+    Accepts the name of a registered checkpoint (``"mvp-mini"``), a folder, or a hub id; saves of
+    sentence-transformers and of fletching, plain transformers checkpoints, and the papers' own layouts.
+    Classes named by the checkpoint load only if they belong to sentence-transformers or to a registered
+    method; pickled weights are read with ``weights_only=True`` and only where there is no safetensors file.
+
+    Args:
+        path_or_id: Name, folder or hub id.
+        kind: ``"embedder"`` or ``"reranker"``; ``None`` reads it off the checkpoint.
+        **kwargs: Arguments of the class that opens it, e.g. ``device``, ``dtype``, ``revision``.
+
+    Returns:
+        An ``Embedder``, a ``Reranker``, or the class of the method that the checkpoint belongs to.
+
+    Raises:
+        ArgumentError: If an argument is outside its domain.
+        CheckpointError: If the folder is missing, broken, hostile, or of a class that nobody here vouches
+            for.
+        MissingExtraError: If the method needs a package that is not installed.
+
+    Example:
+        >>> load("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        fletching.errors.CheckpointError: Checkpoint 'no/such/folder': there is no such folder, ...
+    """
+    if kind is not None and kind not in KINDS:
+        raise bad_choice("load", "kind", KINDS, kind)
+    if kwargs.get("trust_remote_code"):
+        remedy = "Install the plug-in that brings the class, or open it with sentence-transformers"
+        raise bad_argument(
+            "load", "trust_remote_code", "left out: fletching runs no code of a checkpoint", True, remedy
+        )
+    location, model_class, options = _resolve_name(path_or_id)
+    options |= kwargs
+    # sentence_bert_config.json may set arguments of `from_pretrained`; what is given here wins over it
+    model_kwargs = options.get("model_kwargs") or {}
+    options["model_kwargs"] = {"allow_all_kernels": False, **model_kwargs, "weights_only": True}
+    with _one_clear_sentence(location):
+        checkpoint = _read_checkpoint(location, {key: options[key] for key in _HUB_OPTIONS if key in options})
+        _refuse_foreign_classes(checkpoint)
+        _refuse_foreign_activation(checkpoint)
+        _refuse_foreign_shards(checkpoint)
+        model_class = model_class or _choose_class(checkpoint, kind)
+        with _loading_reports(location) as reports:
+            model = model_class(location, **options)
+        _check_reports(location, reports)
+        _check_weights(location, model)
+        _check_tokenizer(location, model)
+    return model
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """The three JSON files that say what a folder holds; a missing one is empty."""
+
+    location: str
+    modules: list[dict[str, Any]]
+    model: dict[str, Any]
+    config: dict[str, Any]
+
+
+def _resolve_name(path_or_id: str | Path) -> tuple[str, type[Any] | None, dict[str, Any]]:
+    """Turn what the user typed into a location, and the class and options of a registered checkpoint."""
+    if not isinstance(path_or_id, (str, Path)) or not str(path_or_id):
+        raise bad_argument("load", "path_or_id", "a checkpoint name, a folder or a hub id", path_or_id)
+    name = str(path_or_id)
+    if Path(name).is_dir():
+        return name, None, {}
+    if (found := registry().find_checkpoint(name)) is not None:
+        spec, checkpoint = found
+        model_class: Any = registry().resolve(spec.entry)
+        return _locate(checkpoint.location), model_class, dict(checkpoint.options)
+    if Path(name).is_file():
+        raise bad_checkpoint(name, "this is a file, not a model folder", "Pass the folder that holds it")
+    if not _HUB_ID.fullmatch(name):
+        names = [checkpoint.name for spec in registry() for checkpoint in spec.checkpoints]
+        remedy = did_you_mean(name, names) or "A hub id has the form 'owner/name'"
+        raise bad_checkpoint(name, "there is no such folder, and no method registers this name", remedy)
+    return name, None, {}
+
+
+def _locate(location: str) -> str:
+    """Turn ``package:<dotted.package>/<folder>`` into a folder; leave a hub id as it is."""
+    if not location.startswith(_PACKAGE):
+        return location
+    package, _, folder = location.removeprefix(_PACKAGE).partition("/")
+    return str(files(package) / folder)
+
+
+def _read_checkpoint(location: str, hub_options: dict[str, Any]) -> _Checkpoint:
+    def read(filename: str, expected: type) -> Any:
+        path = load_file_path(location, filename, **hub_options)
+        if path is None:
+            return expected()
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise bad_checkpoint(location, f"{filename} is not valid JSON ({error})") from error
+        if not isinstance(content, expected):
+            raise bad_checkpoint(location, f"{filename} must hold a JSON {expected.__name__}")
+        return content
+
+    checkpoint = _Checkpoint(
+        location,
+        read("modules.json", list),
+        read("config_sentence_transformers.json", dict),
+        read("config.json", dict),
+    )
+    if not checkpoint.modules and not checkpoint.config:
+        if Path(location).is_dir():
+            problem, remedy = "it has neither a modules.json nor a config.json", "Pass a model folder"
+        else:
+            problem, remedy = "the hub has no such model, or cannot be reached", "Check name and network"
+        raise bad_checkpoint(location, problem, remedy)
+    return checkpoint
+
+
+def _refuse_foreign_classes(checkpoint: _Checkpoint) -> None:
+    """Look at every module before any is loaded: where its files are, and whose code it names."""
+    for module in checkpoint.modules:
+        entry = module if isinstance(module, dict) else {}
+        path, class_ref = entry.get("path"), entry.get("type")
+        if not isinstance(path, str) or not isinstance(class_ref, str):
+            raise bad_checkpoint(
+                checkpoint.location, f"modules.json has an entry without `path` and `type`: {module}"
+            )
+        if _points_outside(checkpoint.location, path):
+            raise bad_checkpoint(checkpoint.location, f"modules.json points outside the folder: {path!r}")
+        if (
+            not class_ref.startswith("sentence_transformers.")
+            and registry().find_module_class(class_ref) is None
+        ):
+            raise bad_checkpoint(
+                checkpoint.location,
+                f"it needs the class {class_ref!r}, which no installed method brings",
+                "Install the plug-in that does; fletching runs no code of a checkpoint",
+            )
+
+
+def _refuse_foreign_activation(checkpoint: _Checkpoint) -> None:
+    """Look at what sentence-transformers would call: any name of torch; only layers are meant."""
+    nested = checkpoint.config.get("sentence_transformers")
+    for name in (
+        checkpoint.model.get("activation_fn"),
+        checkpoint.config.get("sbert_ce_default_activation_function"),
+        nested.get("activation_fn") if isinstance(nested, dict) else None,
+    ):
+        if isinstance(name, str) and name.startswith("torch.") and not name.startswith("torch.nn."):
+            raise bad_checkpoint(checkpoint.location, f"its activation function is no torch layer: {name!r}")
+
+
+def _refuse_foreign_shards(checkpoint: _Checkpoint) -> None:
+    """Look into the lists of weight files, which transformers joins to the folder as they are."""
+    location = Path(checkpoint.location)
+    folders = {location, *(location / module["path"] for module in checkpoint.modules)}
+    for index in sorted(path for folder in folders for path in folder.glob("*.index.json")):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            outside = [shard for shard in shards if _climbs_out(shard)]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise bad_checkpoint(location, f"{index.name} is no list of weight files") from error
+        if outside:
+            raise bad_checkpoint(location, f"{index.name} points outside the folder: {outside[0]!r}")
+
+
+def _climbs_out(path: str) -> bool:
+    windows = PureWindowsPath(path)
+    return bool(windows.anchor) or PurePosixPath(path).is_absolute() or ".." in windows.parts
+
+
+def _points_outside(location: str, path: str) -> bool:
+    if _climbs_out(path):
+        return True
+    folder = Path(location).resolve()
+    return folder.is_dir() and not (folder / path).resolve().is_relative_to(folder)
+
+
+def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
+    """Find the method a checkpoint belongs to, else read off whether it embeds or reranks."""
+    architectures = checkpoint.config.get("architectures") or []
+    for spec in (
+        *(registry().find_module_class(module["type"]) for module in checkpoint.modules),
+        *(registry().find_architecture(name) for name in architectures),
+    ):
+        if spec is not None:
+            found: Any = registry().resolve(spec.entry)
+            return found
+    if kind is not None:
+        return KINDS[kind]
+    saved_as = checkpoint.model.get("model_type", "SentenceTransformer")
+    if checkpoint.modules:
+        by_type = {"SentenceTransformer": Embedder, "CrossEncoder": Reranker}
+        if saved_as not in by_type:
+            raise bad_checkpoint(
+                checkpoint.location,
+                f"it was saved as a {saved_as}, which is neither embedder nor reranker here",
+                f"Open it with sentence_transformers.{saved_as}",
+            )
+        return by_type[saved_as]
+    if any(name.endswith("ForCausalLM") for name in architectures):
+        remedy = 'Say which with kind="embedder" or kind="reranker"'
+        raise bad_checkpoint(checkpoint.location, "a causal language model can be either kind", remedy)
+    return Reranker if any(name.endswith("ForSequenceClassification") for name in architectures) else Embedder
+
+
+@contextmanager
+def _one_clear_sentence(location: str) -> Iterator[None]:
+    """Turn whatever the libraries below raise into one sentence that names the checkpoint."""
+    try:
+        yield
+    except FletchingError:
+        raise
+    except pickle.UnpicklingError as error:
+        problem = "its pickled weights hold more than tensors and were not opened"
+        raise bad_checkpoint(location, problem, "Ask for safetensors") from error
+    except ImportError as error:  # lists what is missing, one line each
+        problem = f"it needs what is not installed ({' '.join(str(error).split())})"
+        raise bad_checkpoint(location, problem) from error
+    except _FAILURES as error:
+        raise bad_checkpoint(location, f"it could not be opened ({summarise(error)})") from error
+
+
+_REPORT_LOCK = threading.RLock()
+
+
+@contextmanager
+def _loading_reports(location: str) -> Iterator[list[Any]]:
+    """Collect what transformers finds missing or surplus, which it only logs before it goes on."""
+    original = modeling_utils.log_state_dict_report
+    reports: list[Any] = []
+
+    def collect(*args: Any, **kwargs: Any) -> None:
+        report = kwargs["loading_info"]
+        reports.append(report)
+        if report.mismatched_keys and not kwargs["ignore_mismatched_sizes"]:
+            name, found, expected = sorted(report.mismatched_keys)[0]
+            shapes = f"the shape {tuple(found)}, its configuration says {tuple(expected)}"
+            raise bad_checkpoint(location, f"the weight {name!r} has {shapes}")
+        if report.error_msgs or report.conversion_errors:
+            original(*args, **kwargs)
+
+    with _REPORT_LOCK:
+        modeling_utils.log_state_dict_report = collect
+        try:
+            yield reports
+        finally:
+            modeling_utils.log_state_dict_report = original
+
+
+def _check_reports(location: str, reports: list[Any]) -> None:
+    for report in reports:
+        missing = sorted(key for key in report.missing_keys if not _HARMLESS_MISSING.search(key))
+        surplus = sorted(key for key in report.unexpected_keys if not _HARMLESS_SURPLUS.search(key))
+        for what, keys in (
+            ("lacks weights", missing),
+            ("has weights that its configuration has no place for", surplus),
+        ):
+            if keys:
+                more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+                raise bad_checkpoint(location, f"it {what}: {keys[0]!r}{more}")
+
+
+def _check_weights(location: str, model: torch.nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise bad_checkpoint(location, f"the weight {name!r} holds NaN or infinity")
+
+
+def _check_tokenizer(location: str, model: Any) -> None:
+    """Refuse the empty tokenizer that transformers makes up when its files are missing."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    special = getattr(tokenizer, "all_special_ids", None)
+    if special and len(tokenizer) <= len(special) + 1:  # T5's made-up one also knows the space
+        raise bad_checkpoint(location, "it holds no tokenizer", "Copy the tokenizer's files into it")

@@ -1,0 +1,167 @@
+"""The mixin behind :class:`~fletching.models.Embedder` and :class:`~fletching.models.Reranker`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.model import BaseModel
+from sentence_transformers.util import batch_to_device, get_device_name
+from torch import Tensor
+
+from fletching.models.batching import TokenizedRows, can_split, pad_rows, run_batches, split_rows
+from fletching.models.card import write_usage
+from fletching.models.hardware import default_token_budget, resolve_dtype
+from fletching.models.inputs import check_count
+from fletching.models.trust import TRUSTED_MODULES
+from fletching.progress import progress_bar
+
+NO_ROW_LIMIT = 2**31
+"""Rows of a micro-batch when only the token budget limits it."""
+
+_CHUNK = 256  # inputs tokenized at once: enough to amortise the call, few enough to react to Ctrl-C
+
+
+class TokenizerLock:
+    """A lock that pickles and copies as a fresh lock.
+
+    Fast tokenizers keep truncation and padding as mutable state: two threads with different settings corrupt
+    each other's results in silence. The network needs no lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[TokenizerLock], tuple[()]]:
+        return TokenizerLock, ()
+
+
+class MicroBatched(BaseModel):
+    """Thread-safe tokenization and token-budget micro-batches for a sentence-transformers model.
+
+    Mixed in front of a model class. Everything sentence-transformers does with the model (training, saving,
+    multi-process pools, evaluators) goes on as before.
+
+    Args:
+        model_name_or_path: Folder or hub id; ``None`` with ``modules=`` builds a new model.
+        dtype: ``None``, ``"auto"``, a name of ``hardware.DTYPES`` or a ``torch.dtype``.
+        max_tokens_per_batch: Padded tokens of one micro-batch; ``None`` chooses by device and precision.
+        **kwargs: Arguments of the model class.
+    """
+
+    usage_example: str
+    """Lines of the model card that use ``model``."""
+
+    _module_classes = TRUSTED_MODULES
+
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+        max_tokens_per_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        owner = type(self).__name__
+        self.max_tokens_per_batch = check_count(owner, "max_tokens_per_batch", max_tokens_per_batch)
+        self._tokenizer_lock = TokenizerLock()
+        device_type = torch.device(kwargs.get("device") or get_device_name()).type
+        resolved = resolve_dtype(owner, dtype, device_type)
+        if resolved is not None:
+            kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), "dtype": resolved}
+        super().__init__(model_name_or_path, **kwargs)
+        if resolved is not None:
+            self.to(dtype=resolved)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Tokenize as sentence-transformers does, one thread at a time.
+
+        Args:
+            inputs: Texts or pairs of texts.
+            prompt: Put in front of each text; ``None`` adds nothing.
+            **kwargs: Passed to the first module's ``preprocess``.
+
+        Returns:
+            Padded features of the batch.
+        """
+        with self._tokenizer_lock:
+            return super().preprocess(inputs, prompt=prompt, **kwargs)
+
+    def _tokenize_rows(
+        self,
+        inputs: Sequence[Any],
+        *,
+        prompt: str | None,
+        before_chunk: Callable[[], None] = lambda: None,
+        **kwargs: Any,
+    ) -> TokenizedRows | None:
+        """Rows of all inputs in their own order; ``None`` if the model's features cannot be split."""
+        order = sorted(range(len(inputs)), key=lambda index: self._input_length(inputs[index]))
+        rows: list[Any] = [None] * len(inputs)
+        constants: dict[str, Any] = {}
+        for start in range(0, len(order), _CHUNK):
+            before_chunk()
+            chunk = order[start : start + _CHUNK]
+            features = self.preprocess([inputs[index] for index in chunk], prompt=prompt, **kwargs)
+            if not can_split(features):
+                return None
+            split = split_rows(features)
+            constants = split.constants
+            for index, row in zip(chunk, split.rows, strict=True):
+                rows[index] = row
+        return TokenizedRows(rows, constants)
+
+    def _run_rows(
+        self,
+        tokenized: TokenizedRows,
+        compute: Callable[[dict[str, Any]], Tensor],
+        *,
+        device: torch.device,
+        max_rows: int,
+        show_progress_bar: bool | None,
+        desc: str,
+        before_batch: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Compute every distinct row once, in micro-batches; one output per row, in the caller's order."""
+        first, inverse = tokenized.distinct()
+        rows = [tokenized.rows[index] for index in first]
+        lengths = [row["attention_mask"].numel() for row in rows]
+        budget = self.max_tokens_per_batch or default_token_budget(device.type, self.dtype)
+        padding, side = self._padding()
+
+        def run(batch: list[int]) -> Tensor:
+            padded = pad_rows([rows[index] for index in batch], padding=padding, side=side)
+            return compute(batch_to_device({**tokenized.constants, **padded}, device))
+
+        outputs: Tensor | None = None
+        with progress_bar(len(rows), desc, show_progress_bar) as advance:
+            for batch, output in run_batches(
+                lengths, run, max_tokens=budget, max_rows=max_rows, before_batch=before_batch
+            ):
+                if outputs is None:
+                    outputs = output.new_empty((len(rows), *output.shape[1:]))
+                outputs[batch] = output
+                advance(len(batch))
+        assert outputs is not None, "callers pass at least one row"
+        return outputs[inverse]
+
+    def _padding(self) -> tuple[dict[str, int], str]:
+        tokenizer = self.tokenizer
+        padding = {
+            "input_ids": getattr(tokenizer, "pad_token_id", None) or 0,
+            "token_type_ids": getattr(tokenizer, "pad_token_type_id", None) or 0,
+        }
+        return padding, getattr(tokenizer, "padding_side", "right")
+
+    def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the card, with the usage section of the class that was saved."""
+        super()._create_model_card(path, *args, **kwargs)
+        write_usage(path, type(self), self.usage_example)

@@ -1,0 +1,116 @@
+"""What an `Embedder` does beyond the contract: it stays a `SentenceTransformer`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from fletching.errors import ArgumentError, FletchingError
+from fletching.models.embedder import Embedder
+from fletching.testing import save_tiny_embedder, save_tiny_llama
+from fletching.testing.tiny import HIDDEN_SIZE, MAX_SEQ_LENGTH
+
+TEXTS = ["wood", "The archer draws the bow.", "", "wood"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    prompts = {"query": "what is: ", "document": "passage: "}
+    return save_tiny_embedder(tmp_path_factory.mktemp("embedder"), prompts=prompts)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return Embedder(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stock(folder):
+    return SentenceTransformer(folder, device="cpu")
+
+
+def test_an_embedder_is_a_sentence_transformer(model):
+    assert isinstance(model, SentenceTransformer)
+
+
+def test_token_embeddings_are_those_of_sentence_transformers(model, stock):
+    got = model.encode(TEXTS, output_value="token_embeddings")
+    expected = stock.encode(TEXTS, output_value="token_embeddings")
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("precision", ["int8", "ubinary"])
+def test_vectors_are_quantized_as_in_sentence_transformers(model, stock, precision):
+    texts = [f"arrow {number}" for number in range(20)]
+    difference = model.encode(texts, precision=precision).astype(int) - stock.encode(
+        texts, precision=precision
+    )
+    assert np.abs(difference).max() <= 1
+
+
+def test_tensors_are_returned_on_request(model):
+    assert isinstance(model.encode(TEXTS, convert_to_tensor=True), torch.Tensor)
+
+
+def test_the_old_name_of_the_inputs_still_works(model):
+    assert model.encode(sentences=TEXTS).tolist() == model.encode(TEXTS).tolist()
+
+
+def test_a_prompt_is_found_by_name_or_given(model):
+    by_name = model.encode("bow", prompt_name="query")
+    assert by_name.tolist() == model.encode("bow", prompt="what is: ").tolist()
+    assert by_name.tolist() != model.encode("bow").tolist()
+
+
+def test_an_empty_prompt_of_the_user_wins(folder):
+    silent = Embedder(folder, device="cpu", prompts={"query": "", "document": ""})
+    assert silent.encode_query("bow").tolist() == silent.encode("bow").tolist()
+
+
+def test_a_causal_model_reads_its_last_token(tmp_path):
+    backbone = Transformer(save_tiny_llama(tmp_path), max_seq_length=MAX_SEQ_LENGTH)
+    modules = [backbone, Pooling(HIDDEN_SIZE, "lasttoken")]
+    expected = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    assert Embedder(modules=modules, device="cpu").encode(TEXTS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_similarity_is_the_checkpoint_s(tmp_path):
+    folder = save_tiny_embedder(tmp_path, similarity="dot", normalize=False)
+    vectors = (model := Embedder(folder, device="cpu")).encode(TEXTS)
+    torch.testing.assert_close(model.similarity(vectors, vectors), torch.tensor(vectors @ vectors.T))
+
+
+def test_unnormalised_vectors_keep_their_length(tmp_path):
+    model = Embedder(save_tiny_embedder(tmp_path, normalize=False), device="cpu")
+    whole, cut = model.encode("bow"), model.encode("bow", truncate_dim=8)
+    assert cut == pytest.approx(whole[:8])
+
+
+def test_a_dimension_of_the_constructor_is_renormalised(folder):
+    vectors = Embedder(folder, device="cpu", truncate_dim=8).encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), 8)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
+
+
+def test_what_is_not_text_is_refused(model):
+    with pytest.raises(ArgumentError, match=r"Embedder\.encode: `inputs.*` must be a .*string"):
+        model.encode(None)
+
+
+def test_an_unknown_option_is_refused(model):
+    with pytest.raises(ValueError, match="colour"):
+        model.encode(TEXTS, colour="red")
+
+
+def test_nan_names_the_text(folder):
+    model = Embedder(folder, device="cpu")
+    goose = model.tokenizer.convert_tokens_to_ids("goose")
+    with torch.no_grad():
+        model[0].model.embeddings.word_embeddings.weight[goose] = float("nan")
+    with pytest.raises(FletchingError, match=r"computed NaN for inputs\[2\]"):
+        model.encode(["wood", "bow", "goose"])

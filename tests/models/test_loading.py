@@ -1,0 +1,364 @@
+"""`fletching.load`: the right class for what is there, one clear sentence for what is broken or hostile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+import fletching
+from fletching.errors import ArgumentError, CheckpointError
+from fletching.models.embedder import Embedder
+from fletching.models.reranker import Reranker
+from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_embedder, save_tiny_llama
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A good embedder; never changed."""
+    return Path(save_tiny_embedder(tmp_path_factory.mktemp("saved")))
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy to break."""
+    return shutil.copytree(saved, tmp_path / "hostile")
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """A file that exists only if somebody ran the checkpoint's code."""
+    return tmp_path / "executed"
+
+
+class Payload:
+    """Touches a file when it is unpickled without care."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_modules(folder, position, **changes):
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[position] |= changes
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+def edit_weights(folder, change):
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def open_broken(folder):
+    """Open what cannot be opened; return the one sentence."""
+    with pytest.raises(CheckpointError) as caught:
+        fletching.load(folder, device="cpu")
+    text = str(caught.value)
+    assert text.startswith(f"Checkpoint '{folder}': ")
+    assert "\n" not in text
+    assert text.endswith((".", "!", "?"))
+    return text
+
+
+# --- the right class ---
+
+
+@pytest.mark.parametrize(
+    ("save", "expected"),
+    [
+        (save_tiny_embedder, Embedder),
+        (save_tiny_cross_encoder, Reranker),
+        (save_tiny_bert, Embedder),
+        (lambda folder: save_tiny_bert(folder, head="masked-lm"), Embedder),
+        (lambda folder: save_tiny_bert(folder, head="sequence-classification"), Reranker),
+    ],
+    ids=["embedder", "cross-encoder", "backbone", "masked language model", "classifier"],
+)
+def test_load_reads_the_kind_off_the_checkpoint(save, expected, tmp_path):
+    assert type(fletching.load(save(tmp_path), device="cpu")) is expected
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("embedder", Embedder), ("reranker", Reranker)])
+def test_load_takes_the_kind_that_is_asked_for(kind, expected, tmp_path):
+    folder = save_tiny_bert(tmp_path, head="sequence-classification")
+    assert type(fletching.load(folder, kind=kind, device="cpu")) is expected
+
+
+def test_load_passes_options_on(saved):
+    assert fletching.load(saved, device="cpu", dtype="bfloat16").dtype == torch.bfloat16
+
+
+def test_load_reads_pickled_tensors_where_there_is_no_safetensors(folder):
+    expected = fletching.load(folder, device="cpu").encode("wood")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert fletching.load(folder, device="cpu").encode("wood").tolist() == expected.tolist()
+
+
+def test_a_causal_language_model_can_be_either_kind(tmp_path):
+    save_tiny_llama(tmp_path)
+    assert 'kind="embedder" or kind="reranker"' in open_broken(tmp_path)
+    assert type(fletching.load(tmp_path, kind="embedder", device="cpu")) is Embedder
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize("value", [None, "", 3, b"folder"], ids=repr)
+def test_load_refuses_what_is_no_name(value):
+    with pytest.raises(ArgumentError, match="`path_or_id` must be a checkpoint name, a folder or a hub id"):
+        fletching.load(value)
+
+
+def test_load_refuses_an_unknown_kind(saved):
+    with pytest.raises(ArgumentError, match=r"`kind` must be one of 'embedder', 'reranker'; got 'rerank'"):
+        fletching.load(saved, kind="rerank")
+
+
+def test_load_never_trusts_remote_code(saved):
+    with pytest.raises(ArgumentError, match="`trust_remote_code` must be left out"):
+        fletching.load(saved, trust_remote_code=True)
+
+
+# --- nothing there ---
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    assert "there is no such folder" in open_broken(tmp_path / "nowhere")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert "this is a file" in open_broken(tmp_path / "model.safetensors")
+
+
+def test_an_empty_folder_holds_no_model(tmp_path):
+    assert "neither a modules.json nor a config.json" in open_broken(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "1_Pooling/config.json"])
+def test_a_missing_file_is_an_error(folder, name):
+    (folder / name).unlink()
+    open_broken(folder)
+
+
+def test_missing_tokenizer_files_are_an_error(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    assert "it holds no tokenizer" in open_broken(folder)
+
+
+# --- broken JSON ---
+
+
+@pytest.mark.parametrize("name", ["modules.json", "config.json", "config_sentence_transformers.json"])
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"3"], ids=["cut", "binary", "number"])
+def test_broken_json_is_named(folder, name, content):
+    (folder / name).write_bytes(content)
+    assert name in open_broken(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "sentence_bert_config.json", "1_Pooling/config.json"])
+def test_broken_json_further_down_is_an_error(folder, name):
+    (folder / name).write_bytes(b"{")
+    open_broken(folder)
+
+
+@pytest.mark.parametrize("entry", [3, {}, {"path": "", "type": 3}], ids=repr)
+def test_a_module_without_path_and_type_is_an_error(folder, entry):
+    (folder / "modules.json").write_text(json.dumps([entry]))
+    assert "without `path` and `type`" in open_broken(folder)
+
+
+# --- weights ---
+
+
+def test_cut_weights_are_an_error(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    open_broken(folder)
+
+
+def test_a_missing_weight_is_named(folder):
+    name = "encoder.layer.0.output.dense.weight"
+    edit_weights(folder, lambda weights: weights.pop(name))
+    assert name in open_broken(folder)
+
+
+def test_a_surplus_weight_is_named(folder):
+    edit_weights(folder, lambda weights: weights.update(surprise=torch.zeros(1)))
+    assert "'surprise'" in open_broken(folder)
+
+
+def test_a_weight_of_the_wrong_shape_is_named(folder):
+    name = "encoder.layer.0.output.dense.weight"
+    edit_weights(folder, lambda weights: weights.update({name: torch.zeros(3, 3)}))
+    assert name in open_broken(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_named(folder, value):
+    edit_weights(folder, lambda weights: weights["encoder.layer.0.output.dense.weight"].fill_(value))
+    assert "encoder.layer.0.output.dense.weight' holds NaN or infinity" in open_broken(folder)
+
+
+def test_a_configuration_of_another_size_is_an_error(folder):
+    edit_json(folder / "config.json", hidden_size=64)
+    assert "has the shape (32,), its configuration says (64,)" in open_broken(folder)
+
+
+def test_unmet_requirements_are_named(folder):
+    edit_json(folder / "config_sentence_transformers.json", requirements={"fletching": ">=99"})
+    assert "fletching>=99" in open_broken(folder)
+
+
+# --- hostile ---
+
+
+@pytest.mark.parametrize(
+    "path", ["../elsewhere", "/etc", "1_Pooling/../../elsewhere", "C:\\Windows", "..\\elsewhere"]
+)
+def test_a_module_outside_the_folder_is_refused(folder, path):
+    edit_modules(folder, 1, path=path)
+    assert "modules.json points outside the folder" in open_broken(folder)
+
+
+def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    shutil.move(folder / "1_Pooling", tmp_path / "elsewhere")
+    (folder / "1_Pooling").symlink_to(tmp_path / "elsewhere")
+    assert "modules.json points outside the folder" in open_broken(folder)
+
+
+@pytest.mark.parametrize(
+    "class_ref", ["os.system", "subprocess.Popen", "modeling_evil.Evil", "fletching.load"]
+)
+def test_a_class_that_nobody_vouches_for_is_refused(folder, class_ref):
+    edit_modules(folder, 1, type=class_ref)
+    assert f"{class_ref!r}, which no installed method brings" in open_broken(folder)
+
+
+@pytest.mark.parametrize(
+    "class_ref",
+    [
+        "sentence_transformers.SentenceTransformer",
+        "sentence_transformers.util.misc.import_from_string",
+        "sentence_transformers.os.path",
+    ],
+)
+def test_a_class_that_is_no_module_is_refused(folder, class_ref):
+    edit_modules(folder, 1, type=class_ref)
+    open_broken(folder)
+
+
+def test_a_class_of_the_checkpoint_is_refused_inside_a_router(folder, marker):
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Evil: pass\n")
+    edit_modules(folder, 1, type="sentence_transformers.base.modules.Router")
+    (folder / "1_Pooling" / "router_config.json").write_text(
+        json.dumps(
+            {
+                "types": {"query_0_Evil": "evil.Evil"},
+                "structure": {"query": ["query_0_Evil"]},
+                "parameters": {},
+            }
+        )
+    )
+    assert "evil.Evil" in open_broken(folder)
+    assert not marker.exists()
+
+
+def test_a_malicious_pickle_is_not_opened(folder, marker):
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.weight": Payload(marker)}, folder / "pytorch_model.bin")
+    open_broken(folder)
+    assert not marker.exists()
+
+
+def test_a_plain_malicious_pickle_is_not_opened(folder, marker):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(marker), protocol=2))
+    open_broken(folder)
+    assert not marker.exists()
+
+
+def test_a_checkpoint_cannot_ask_for_unsafe_unpickling(folder, marker):
+    (folder / "model.safetensors").unlink()
+    torch.save({"embeddings.weight": Payload(marker)}, folder / "pytorch_model.bin")
+    edit_json(folder / "config.json", dtype=None)  # transformers reads the weights to find out
+    edit_json(folder / "sentence_bert_config.json", model_kwargs={"weights_only": False, "dtype": "auto"})
+    open_broken(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("setting", ["model_kwargs", "config_kwargs", "processor_kwargs", "model_args"])
+def test_a_checkpoint_cannot_trust_itself(folder, marker, setting):
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    edit_json(
+        folder / "config.json",
+        model_type="evil",
+        auto_map={"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel"},
+    )
+    edit_json(folder / "sentence_bert_config.json", **{setting: {"trust_remote_code": True}})
+    open_broken(folder)
+    assert not marker.exists()
+
+
+def test_a_tokenizer_cannot_bring_code(folder, marker):
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    edit_json(
+        folder / "tokenizer_config.json",
+        tokenizer_class="EvilTokenizer",
+        auto_map={"AutoTokenizer": ["evil.EvilTokenizer", None]},
+    )
+    fletching.load(folder, device="cpu")  # as what its tokenizer.json says
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config_sentence_transformers.json", {"activation_fn": "torch.hub.get_dir"}),
+        ("config.json", {"sentence_transformers": {"activation_fn": "torch.hub.get_dir"}}),
+        ("config.json", {"sbert_ce_default_activation_function": "torch.hub.get_dir"}),
+    ],
+)
+def test_an_activation_function_that_is_no_layer_is_refused(tmp_path, name, change):
+    save_tiny_cross_encoder(tmp_path)
+    edit_json(tmp_path / name, **change)
+    assert "no torch layer: 'torch.hub.get_dir'" in open_broken(tmp_path)
+
+
+def test_an_index_cannot_point_outside_the_folder(folder, tmp_path):
+    shutil.move(folder / "model.safetensors", tmp_path / "secret.safetensors")
+    names = load_file(tmp_path / "secret.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(names, "../secret.safetensors")})
+    )
+    assert "points outside the folder: '../secret.safetensors'" in open_broken(folder)
+
+
+# --- what is only unusual ---
+
+
+def test_the_saved_folder_opens_with_the_stock_class(saved):
+    assert SentenceTransformer(str(saved), device="cpu").encode("wood").shape == (32,)
+
+
+def test_two_folders_of_one_process_do_not_share_reports(folder, saved):
+    edit_weights(folder, lambda weights: weights.update(surprise=torch.zeros(1)))
+    open_broken(folder)
+    assert type(fletching.load(saved, device="cpu")) is Embedder

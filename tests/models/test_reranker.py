@@ -1,0 +1,151 @@
+"""What a `Reranker` does beyond the contract: it stays a `CrossEncoder`, and tells what it cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+
+from fletching.errors import ArgumentError, FletchingError
+from fletching.models.reranker import Reranker
+from fletching.testing import save_tiny_cross_encoder
+
+QUERY = "What keeps an arrow true?"
+TEXTS = ["wood", "The archer draws the bow.", "", "goose feather " * 40, "wood"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_cross_encoder(tmp_path_factory.mktemp("reranker"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return Reranker(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def stock(folder):
+    return CrossEncoder(folder, device="cpu")
+
+
+# --- a cross-encoder ---
+
+
+def test_rank_is_that_of_sentence_transformers(model, stock):
+    got, expected = model.rank(QUERY, TEXTS), stock.rank(QUERY, TEXTS)
+    assert [hit["corpus_id"] for hit in got] == [hit["corpus_id"] for hit in expected]
+    assert [hit["score"] for hit in got] == pytest.approx([float(hit["score"]) for hit in expected], abs=1e-6)
+
+
+def test_predict_is_that_of_sentence_transformers(model, stock):
+    pairs = [(QUERY, text) for text in TEXTS]
+    assert model.predict(pairs) == pytest.approx(stock.predict(pairs), abs=1e-6)
+
+
+def test_one_pair_gives_one_score(model):
+    assert model.predict((QUERY, "wood")) == pytest.approx(model.predict([(QUERY, "wood")])[0])
+
+
+def test_no_pairs_give_no_scores(model):
+    assert len(model.predict([])) == 0
+
+
+def test_tensors_are_returned_on_request(model):
+    assert isinstance(model.predict([(QUERY, "wood")], convert_to_tensor=True), torch.Tensor)
+
+
+def test_a_prompt_is_put_in_front_of_the_query(model):
+    assert model.rank("arrow", TEXTS, prompt="What is an ") == model.rank("What is an arrow", TEXTS)
+
+
+def test_two_labels_cannot_rank_but_predict(folder):
+    model = Reranker(folder, device="cpu", num_labels=2, model_kwargs={"ignore_mismatched_sizes": True})
+    with pytest.raises(ArgumentError, match=r"`self\.num_labels` must be 1 to rank; got 2"):
+        model.rank(QUERY, TEXTS)
+    probabilities = model.predict([(QUERY, text) for text in TEXTS], apply_softmax=True)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(len(TEXTS)))
+
+
+# --- scores ---
+
+
+def test_a_function_of_the_user_is_applied(model):
+    logits = model.predict([(QUERY, text) for text in TEXTS], scores="logit")
+    doubled = model.predict([(QUERY, text) for text in TEXTS], activation_fn=lambda scores: 2 * scores)
+    assert doubled == pytest.approx(2 * logits)
+
+
+def test_scores_and_a_function_are_one_too_many(model):
+    with pytest.raises(ArgumentError, match="`scores` must be None when `activation_fn` is given"):
+        model.rank(QUERY, TEXTS, scores="logit", activation_fn=torch.nn.Identity())
+
+
+def test_nan_names_the_document(folder):
+    model = Reranker(folder, device="cpu")
+    goose = model.tokenizer.convert_tokens_to_ids("goose")
+    with torch.no_grad():
+        model[0].model.bert.embeddings.word_embeddings.weight[goose] = float("nan")
+    with pytest.raises(FletchingError, match="computed NaN for the document at position 1"):
+        model.rank(QUERY, ["wood", "goose"])
+
+
+def test_a_string_is_not_a_list_of_queries(model):
+    with pytest.raises(ArgumentError, match=r"`queries` must be a list of queries; got .* Use `rank`"):
+        model.rank_batch(QUERY, [TEXTS])
+
+
+# --- long documents ---
+
+
+def test_lost_tokens_are_counted(model):
+    document = "wood " * 100
+    whole = model.tokenizer(QUERY, document, truncation=False, verbose=False)["input_ids"]
+    assert model.rank(QUERY, ["wood", document]).lost_tokens == {1: len(whole) - model.max_seq_length}
+
+
+def test_a_document_that_just_fits_loses_nothing(model):
+    room = model.max_seq_length - len(model.tokenizer([QUERY], [""])["input_ids"][0])
+    rankings = model.rank_batch([QUERY, QUERY], [["wood " * room], ["wood " * (room + 1)]])
+    assert [ranking.lost_tokens for ranking in rankings] == [{}, {0: 1}]
+
+
+def test_tokens_are_lost_per_list(model):
+    rankings = model.rank_batch([QUERY, QUERY], [["wood", "wood " * 100], ["wood " * 100, "wood"]])
+    assert [[*ranking.lost_tokens] for ranking in rankings] == [[1], [0]]
+
+
+def test_chunks_cover_the_document_and_overlap(model):
+    document = " ".join(f"feather {number}" for number in range(60))
+    chunks = model._chunk(QUERY, document, prompt=None)
+    starts = [document.index(chunk) for chunk in chunks]
+    ends = [start + len(chunk) for start, chunk in zip(starts, chunks, strict=True)]
+    assert (starts[0], ends[-1]) == (0, len(document))
+    assert all(start < end for start, end in zip(starts[1:], ends, strict=False))
+    assert model.rank(QUERY, chunks).lost_tokens == {}
+
+
+def test_the_best_chunk_decides(model):
+    document = " ".join(f"feather {number}" for number in range(60))
+    chunks = model.rank(QUERY, model._chunk(QUERY, document, prompt=None), scores="logit")
+    [hit] = model.rank(QUERY, [document], scores="logit", long="chunk_max")
+    assert hit["score"] == pytest.approx(chunks[0]["score"], abs=1e-5)
+
+
+def test_the_constructor_sets_what_happens_to_long_documents(folder):
+    ranking = Reranker(folder, device="cpu", long="chunk_max").rank(QUERY, TEXTS)
+    assert ranking.lost_tokens == {}
+
+
+def test_a_query_that_leaves_no_room_for_chunks_is_refused(model):
+    with pytest.raises(ArgumentError, match=r"`query` must be short enough to leave 16 of 48 tokens"):
+        model.rank("arrow " * 40, ["wood " * 100], long="chunk_max")
+
+
+@pytest.mark.parametrize(
+    "option", [{"long": "wrap"}, {"dtype": "float8"}], ids=lambda option: next(iter(option))
+)
+def test_a_bad_option_is_refused_before_anything_is_opened(option):
+    with pytest.raises(ArgumentError, match=f"`{next(iter(option))}` must be one of"):
+        Reranker("no/such/folder", **option)
