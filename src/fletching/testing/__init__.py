@@ -1,0 +1,46 @@
+"""The kit for tests of methods and plug-ins: tiny models, and the promises as test suites to inherit.
+
+- `tiny.py`: random models of a few thousand weights, the same for the same seed, built without a network
+- `contracts/`: `RerankerContract` and `EmbedderContract`, pytest classes; `check_method`, for a whole method
+
+A plug-in inherits the promises of every reranker in four lines::
+
+    class TestMyReranker(RerankerContract):
+        @classmethod
+        def make_model(cls, folder):
+            return MyReranker(save_tiny_cross_encoder(folder), device="cpu")
+
+The contracts need pytest.
+"""
+
+from typing import TYPE_CHECKING
+
+from fletching._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from fletching.testing.contracts.embedder import EmbedderContract as EmbedderContract
+    from fletching.testing.contracts.method import check_method as check_method
+    from fletching.testing.contracts.reranker import RerankerContract as RerankerContract
+    from fletching.testing.tiny import build_tiny_t5_tokenizer as build_tiny_t5_tokenizer
+    from fletching.testing.tiny import build_tiny_tokenizer as build_tiny_tokenizer
+    from fletching.testing.tiny import save_tiny_bert as save_tiny_bert
+    from fletching.testing.tiny import save_tiny_cross_encoder as save_tiny_cross_encoder
+    from fletching.testing.tiny import save_tiny_embedder as save_tiny_embedder
+    from fletching.testing.tiny import save_tiny_llama as save_tiny_llama
+    from fletching.testing.tiny import save_tiny_t5 as save_tiny_t5
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "EmbedderContract": "fletching.testing.contracts.embedder:EmbedderContract",
+        "RerankerContract": "fletching.testing.contracts.reranker:RerankerContract",
+        "build_tiny_t5_tokenizer": "fletching.testing.tiny:build_tiny_t5_tokenizer",
+        "build_tiny_tokenizer": "fletching.testing.tiny:build_tiny_tokenizer",
+        "check_method": "fletching.testing.contracts.method:check_method",
+        "save_tiny_bert": "fletching.testing.tiny:save_tiny_bert",
+        "save_tiny_cross_encoder": "fletching.testing.tiny:save_tiny_cross_encoder",
+        "save_tiny_embedder": "fletching.testing.tiny:save_tiny_embedder",
+        "save_tiny_llama": "fletching.testing.tiny:save_tiny_llama",
+        "save_tiny_t5": "fletching.testing.tiny:save_tiny_t5",
+    },
+)

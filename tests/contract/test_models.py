@@ -1,0 +1,104 @@
+"""Every embedder and reranker we ship keeps the promises: one class each, counted by the last test below."""
+
+from __future__ import annotations
+
+import pytest
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+
+from fletching.methods.mvp import MVPReranker
+from fletching.models.embedder import Embedder
+from fletching.models.reranker import Reranker
+from fletching.plugins import registry
+from fletching.testing import (
+    EmbedderContract,
+    RerankerContract,
+    check_method,
+    save_tiny_bert,
+    save_tiny_cross_encoder,
+    save_tiny_embedder,
+    save_tiny_llama,
+    save_tiny_t5,
+)
+from fletching.testing.tiny import MAX_SEQ_LENGTH
+
+
+class TestReranker(RerankerContract):
+    @classmethod
+    def make_model(cls, folder):
+        return Reranker(save_tiny_cross_encoder(folder), device="cpu")
+
+
+class TestCausalReranker(RerankerContract):
+    """A language model that says yes or no: padded on the left, scored by its last token."""
+
+    adapter_modules = ("q_proj", "v_proj")
+
+    @classmethod
+    def make_model(cls, folder):
+        backbone = Transformer(
+            save_tiny_llama(folder), transformer_task="text-generation", max_seq_length=MAX_SEQ_LENGTH
+        )
+        yes, no = backbone.tokenizer.convert_tokens_to_ids(["true", "wood"])
+        return Reranker(modules=[backbone, LogitScore(true_token_id=yes, false_token_id=no)], device="cpu")
+
+
+class TestEmbedder(EmbedderContract):
+    @classmethod
+    def make_model(cls, folder):
+        return Embedder(save_tiny_embedder(folder), device="cpu")
+
+
+class TestAsymmetricEmbedder(EmbedderContract):
+    @classmethod
+    def make_model(cls, folder):
+        prompts = {"query": "what is: ", "document": "passage: "}
+        return Embedder(save_tiny_embedder(folder, prompts=prompts, normalize=False), device="cpu")
+
+
+# A new method adds its class here: `method` is its name, `make_model` builds a tiny one.
+
+
+class TestMVPOnT5(RerankerContract):
+    method = "mvp"
+    adapter_modules = ("q", "v")
+
+    @classmethod
+    def make_model(cls, folder):
+        return MVPReranker(save_tiny_t5(folder), n_views=2, max_seq_length=MAX_SEQ_LENGTH, device="cpu")
+
+
+class TestMVPOnBert(RerankerContract):
+    method = "mvp"
+
+    @classmethod
+    def make_model(cls, folder):
+        return MVPReranker.from_encoder(
+            save_tiny_bert(folder), n_views=2, max_seq_length=MAX_SEQ_LENGTH, device="cpu"
+        )
+
+
+class TestMVPOnBiEncoder(RerankerContract):
+    method = "mvp"
+
+    @classmethod
+    def make_model(cls, folder):
+        return MVPReranker.from_bi_encoder(
+            save_tiny_embedder(folder), n_views=2, rank=4, max_seq_length=MAX_SEQ_LENGTH, device="cpu"
+        )
+
+
+CONTRACTS = [
+    value for value in globals().values() if isinstance(value, type) and hasattr(value, "make_model")
+]
+
+
+@pytest.mark.parametrize("spec", [*registry()], ids=lambda spec: spec.name)
+def test_method_is_what_it_says(spec):
+    check_method(spec)
+
+
+def test_every_registered_model_is_under_contract():
+    promised = {getattr(contract, "method", None) for contract in CONTRACTS}
+    registered = {spec.name for spec in registry() if spec.kind in ("embedder", "reranker")}
+    assert registered <= promised
