@@ -1,0 +1,186 @@
+"""MVP on any encoder: ours, not the paper's. Learned view embeddings, and a small decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+
+from fletching.errors import bad_argument
+from fletching.methods.mvp.modules import MVPModule
+from fletching.methods.mvp.weights import (
+    HubOptions,
+    fill,
+    for_transformers,
+    load_adapters,
+    read_weights,
+    save_backbone,
+    save_own_weights,
+)
+from fletching.models.inputs import check_count
+
+_HEAD_DIM = 64
+_OWN_WEIGHTS = "mvp"
+
+
+class EncoderMVPModule(MVPModule):
+    """MVP's views, anchors and scores on an encoder without decoder and without sentinels.
+
+    Where T5 has sentinel tokens, learned view embeddings stand in front of the pair; where T5 has its
+    decoder, a small one is trained: one learned start vector cross-attends to the relevance vectors of a
+    view.
+
+    Args:
+        backbone: Any encoder that takes ``inputs_embeds``: BERT, MiniLM, RoBERTa, ModernBERT, ...
+        tokenizer: Its tokenizer.
+        n_views: View embeddings.
+        decoder_layers: Layers of the decoder.
+        max_seq_length: Tokens of a row, views not counted.
+
+    Raises:
+        ArgumentError: If an argument is outside its domain.
+    """
+
+    config_keys = [*MVPModule.config_keys, "decoder_layers"]
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: Any,
+        n_views: int = 4,
+        decoder_layers: int = 1,
+        max_seq_length: int = 256,
+    ) -> None:
+        super().__init__(n_views=n_views, max_seq_length=max_seq_length)
+        if check_count("EncoderMVPModule", "decoder_layers", decoder_layers) is None:
+            raise bad_argument("EncoderMVPModule", "decoder_layers", "a positive integer", decoder_layers)
+        if tokenizer.padding_side != "right":
+            domain = "a tokenizer that pads on the right: views stand on the left"
+            raise bad_argument("EncoderMVPModule", "tokenizer", domain, tokenizer.padding_side)
+        width = backbone.config.hidden_size
+        self.model = backbone
+        self.tokenizer = tokenizer
+        self.decoder_layers = decoder_layers
+        self.views = nn.Parameter(0.02 * torch.randn(n_views, width))
+        self.start = nn.Parameter(0.02 * torch.randn(width))
+        layer = nn.TransformerDecoderLayer(
+            width,
+            nhead=max(width // _HEAD_DIM, 1),
+            dim_feedforward=2 * width,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.decoder = nn.TransformerDecoder(layer, decoder_layers, norm=nn.LayerNorm(width))
+
+    @classmethod
+    def from_pretrained(cls, model_name_or_path: str, **options: Any) -> EncoderMVPModule:
+        """Start from an encoder's folder or hub id; ``options`` are those of the constructor."""
+        backbone = AutoModel.from_pretrained(model_name_or_path)
+        return cls(backbone, AutoTokenizer.from_pretrained(model_name_or_path), **options)
+
+    def preprocess(
+        self,
+        inputs: Sequence[tuple[str, str]],
+        prompt: str | None = None,
+        processing_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Tokenize (query, passage) pairs as pairs, the way the encoder was trained.
+
+        Args:
+            inputs: The pairs.
+            prompt: Put in front of the query.
+            processing_kwargs: ``{"text": {...}}`` overrides tokenizer arguments, as in sentence-transformers.
+            **kwargs: Ignored.
+
+        Returns:
+            The tokenizer's tensors, shape ``(B, T)``.
+        """
+        queries = [f"{prompt or ''}{query}" for query, _ in inputs]
+        passages = [passage for _, passage in inputs]
+        options = {"padding": True, "truncation": "longest_first", "max_length": self.max_seq_length}
+        options |= (processing_kwargs or {}).get("text", {})
+        return dict(self.tokenizer(queries, passages, return_tensors="pt", **options))
+
+    def encode(self, features: dict[str, Any]) -> Tensor:
+        """Encode rows into the backbone's states at the view positions, shape ``(B, m, D)``."""
+        tokens = self.model.get_input_embeddings()(features["input_ids"])
+        views = self.views.to(tokens.dtype).expand(len(tokens), -1, -1)
+        mask = features["attention_mask"]
+        inputs = {
+            "inputs_embeds": torch.cat([views, tokens], dim=1),
+            "attention_mask": torch.cat([mask.new_ones(len(mask), self.n_views), mask], dim=1),
+        }
+        if (types := features.get("token_type_ids")) is not None:
+            inputs["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.n_views), types], dim=1)
+        return self.model(**inputs).last_hidden_state[:, : self.n_views]
+
+    def read_anchors(self, relevance_vectors: Tensor, document_mask: Tensor) -> Tensor:
+        """Run the decoder once per list and view, over the N vectors of that view."""
+        b, n, m, d = relevance_vectors.shape
+        keys = relevance_vectors.transpose(1, 2).reshape(b * m, n, d)
+        padding = ~document_mask.bool().repeat_interleave(m, dim=0)
+        start = self.start.to(keys.dtype).expand(b * m, 1, d)
+        return self.decoder(start, keys, memory_key_padding_mask=padding).view(b, m, d)
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write the backbone as transformers does, and views and decoder beside it."""
+        save_backbone(self.model, output_path)
+        self.tokenizer.save_pretrained(output_path)
+        self.save_config(output_path)
+        save_own_weights(self, "model", f"{output_path}/{_OWN_WEIGHTS}.safetensors")
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> EncoderMVPModule:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            model_name_or_path: Folder or hub id.
+            subfolder: Where in it the files are.
+            token: For private repositories.
+            cache_folder: Where downloads go.
+            revision: Branch, tag or commit.
+            local_files_only: Whether to stay off the network.
+            model_kwargs: Passed to ``AutoModel.from_pretrained``.
+            **kwargs: Ignored.
+
+        Returns:
+            The module.
+
+        Raises:
+            CheckpointError: If weights are missing, surplus or of the wrong shape.
+        """
+        hub: HubOptions = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
+        config = cls.load_config(model_name_or_path, **hub)
+        options = for_transformers(hub)
+        backbone = AutoModel.from_pretrained(model_name_or_path, **options, **(model_kwargs or {}))
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
+        module = cls(backbone, tokenizer, **config)
+        own = read_weights(model_name_or_path, _OWN_WEIGHTS, hub)
+        fill(
+            model_name_or_path,
+            module,
+            {f"model.{key}": value for key, value in backbone.state_dict().items()} | own,
+        )
+        load_adapters(backbone, model_name_or_path, hub)
+        return module.to(backbone.dtype)

@@ -1,0 +1,118 @@
+"""What every MVP network shares: lists in, scores, view scores and anchors out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fletching.errors import bad_argument
+from fletching.methods.mvp.functional import score_views
+from fletching.models.inputs import check_count
+
+
+class MVPModule(InputModule):
+    """A network that encodes rows into relevance vectors and reads lists of those into anchors.
+
+    A row is one (query, passage) pair.
+
+    Args:
+        n_views: Relevance vectors per passage.
+        max_seq_length: Tokens of a row; longer rows lose the end of the passage.
+
+    Raises:
+        ArgumentError: If either is not a positive integer.
+    """
+
+    tokenizer: Any
+    config_file_name = "mvp_config.json"
+    config_keys = ["n_views", "max_seq_length"]
+
+    def __init__(self, n_views: int = 4, max_seq_length: int = 256) -> None:
+        super().__init__()
+        for name, value in (("n_views", n_views), ("max_seq_length", max_seq_length)):
+            if check_count(type(self).__name__, name, value) is None:
+                raise bad_argument(type(self).__name__, name, "a positive integer", value)
+        self.n_views = n_views
+        self.max_seq_length = max_seq_length
+
+    def is_full(self, row: dict[str, Tensor]) -> bool:
+        """Say whether a tokenized row, without padding, may have lost tokens."""
+        return row["input_ids"].numel() >= self.max_seq_length
+
+    @abstractmethod
+    def encode(self, features: dict[str, Any]) -> Tensor:
+        """Encode rows, each on its own.
+
+        Args:
+            features: ``input_ids`` and ``attention_mask``, shape ``(B, T)``, and what else ``preprocess``
+                made.
+
+        Returns:
+            Relevance vectors, shape ``(B, m, D)``.
+        """
+
+    @abstractmethod
+    def read_anchors(self, relevance_vectors: Tensor, document_mask: Tensor) -> Tensor:
+        """Read the lists' relevance vectors, a set per view, into one anchor per view.
+
+        Args:
+            relevance_vectors: Shape ``(B, N, m, D)``.
+            document_mask: 1 for passages, 0 for padding, shape ``(B, N)``.
+
+        Returns:
+            Anchors, shape ``(B, m, D)``.
+        """
+
+    def score(self, relevance_vectors: Tensor, list_sizes: Sequence[int]) -> dict[str, Tensor]:
+        """Score lists of encoded rows.
+
+        Args:
+            relevance_vectors: Rows of all lists, one after the other, shape ``(N, m, D)``, N the sum of
+                ``list_sizes``.
+            list_sizes: Rows of each of B lists.
+
+        Returns:
+            ``scores (N, 1)``, ``view_scores (N, m)``, both float32, and ``anchors (B, m, D)``.
+        """
+        padded = pad_sequence(list(relevance_vectors.split(list(list_sizes))), batch_first=True)
+        sizes = torch.tensor(list_sizes, device=padded.device)
+        document_mask = torch.arange(padded.shape[1], device=padded.device)[None] < sizes[:, None]
+        anchors = self.read_anchors(padded, document_mask)
+        view_scores = score_views(anchors, padded)[document_mask]
+        return {
+            "scores": view_scores.mean(dim=-1, keepdim=True),
+            "view_scores": view_scores,
+            "anchors": anchors,
+        }
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Encode and score the lists of one batch.
+
+        Args:
+            features: Rows, and ``list_sizes`` saying how many belong to each list.
+            **kwargs: Ignored.
+
+        Returns:
+            The features with what :meth:`score` returns.
+
+        Raises:
+            ArgumentError: Without ``list_sizes``: a caller that cuts lists into batches would get wrong
+                scores.
+        """
+        if "list_sizes" not in features:
+            remedy = "Open the model with fletching.load, not with a stock CrossEncoder, which splits lists"
+            raise bad_argument(
+                type(self).__name__, "list_sizes", "given: the model reads whole lists", None, remedy
+            )
+        list_sizes = torch.as_tensor(features["list_sizes"]).tolist()
+        return {**features, **self.score(self.encode(features), list_sizes)}
+
+    def get_embedding_dimension(self) -> None:
+        """Rerankers have none."""
+        return
