@@ -29,7 +29,7 @@ lint: $(READY)  ## check format, style, imports, types and spelling; runs no tes
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	$(SAY) "Checking that rooms import downwards only"
-	@$(BIN)/lint-imports --no-logo --no-timing >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 	$(SAY) "Checking types"
 	@$(BIN)/mypy
 	$(SAY) "Checking spelling"

@@ -29,6 +29,9 @@ import pytrec_eval
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+import fletching
+from fletching.methods.mvp import MVPReranker
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 POOLED = ("dl19", "noveleval", "wikiqa", "covidqa", "mediqa")
 N_BOOTSTRAP = 10_000
@@ -330,6 +333,9 @@ def main() -> None:
         "--json", type=Path, default=None, help="write everything, with the per-query table, here"
     )
     parser.add_argument(
+        "--ablate", action="store_true", help="also each reranker without its list view, and an untrained one"
+    )
+    parser.add_argument(
         "--covidqa-queries", type=int, default=None, help="fixed sample of so many; default: all"
     )
     options = parser.parse_args()
@@ -340,9 +346,11 @@ def main() -> None:
         "minilm": CosineReranker(SentenceTransformer(options.encoder or find_encoder(), device="cpu")),
     }
     for name in options.reranker:
-        import fletching
-
         rerankers[name] = fletching.load(name)
+        if options.ablate:
+            rerankers[f"{name}_pointwise"] = drop_list_view(fletching.load(name))
+    if options.ablate:
+        rerankers["untrained"] = MVPReranker.from_bi_encoder()
     sets = {name: LOADERS[name](options.data) for name in options.sets if name != "covidqa"}
     if "covidqa" in options.sets:
         sets["covidqa"] = load_covidqa(options.data, n_queries=options.covidqa_queries)
@@ -351,6 +359,12 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         print(f"wrote {options.json}", file=sys.stderr)
     print(format_report(result))
+
+
+def drop_list_view(model: MVPReranker) -> MVPReranker:
+    """Switch the feedback of an mvp-mini off, so that each passage is scored on its own."""
+    model.network.feedback.data.zero_()
+    return model
 
 
 def find_encoder() -> str:

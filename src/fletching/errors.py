@@ -12,8 +12,7 @@ Every message is one sentence that names the bad value, what was expected and, w
     └── PluginError          (RuntimeError)  a plug-in cannot be used
 
     UserWarning
-    ├── FidelityWarning      a run departs from the paper it follows
-    └── TruncationWarning    text was cut to fit the model
+    └── FidelityWarning      a run departs from the paper it follows
 
 Raise what a builder returns: ``raise bad_argument("Owner", "top_k", "a positive integer", top_k)``.
 """
@@ -34,7 +33,6 @@ __all__ = [
     "MissingExtraError",
     "PluginError",
     "ShapeError",
-    "TruncationWarning",
     "UnknownMethodError",
     "bad_argument",
     "bad_checkpoint",
@@ -82,10 +80,6 @@ class PluginError(FletchingError, RuntimeError):
 
 class FidelityWarning(UserWarning):
     """A run departs from the paper or reference code that it follows."""
-
-
-class TruncationWarning(UserWarning):
-    """Text was cut to fit the model's token limit."""
 
 
 def bad_argument(owner: str, parameter: str, domain: str, value: object, remedy: str = "") -> ArgumentError:

@@ -27,7 +27,7 @@ def test_only_the_usage_section_is_replaced(tmp_path):
     folder = tmp_path / "model-1"
     folder.mkdir()
     (folder / "README.md").write_text(CARD, encoding="utf-8")
-    write_usage(str(folder), Quiver, 'model.shoot("a \\1")')
+    write_usage(str(folder), Quiver, "model-1", 'model.shoot("a \\1")')
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# Model\n\n## Usage\n\n")
     assert "`Quiver` of fletching" in card
@@ -38,10 +38,10 @@ def test_only_the_usage_section_is_replaced(tmp_path):
 
 def test_a_card_without_the_section_stays_as_it_is(tmp_path):
     (tmp_path / "README.md").write_text("# Mine\n", encoding="utf-8")
-    write_usage(str(tmp_path), Quiver, "")
+    write_usage(str(tmp_path), Quiver, "mine", "")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "# Mine\n"
 
 
 def test_a_folder_without_a_card_gets_none(tmp_path):
-    write_usage(str(tmp_path), Quiver, "")
+    write_usage(str(tmp_path), Quiver, "mine", "")
     assert not [*tmp_path.iterdir()]

@@ -114,3 +114,17 @@ def test_nan_names_the_text(folder):
         model[0].model.embeddings.word_embeddings.weight[goose] = float("nan")
     with pytest.raises(FletchingError, match=r"computed NaN for inputs\[2\]"):
         model.encode(["wood", "bow", "goose"])
+
+
+def test_what_cannot_be_cut_into_rows_still_runs_in_batches(folder):
+    """Token embeddings are sentence-transformers' own path; it must not get everything in one batch."""
+    model = Embedder(folder, device="cpu")
+    sizes = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0]["input_ids"])))
+    model.encode(["wood"] * 70, output_value="token_embeddings")
+    assert sizes == [32, 32, 6]
+
+
+def test_a_batch_size_of_nothing_is_refused(folder):
+    with pytest.raises(ArgumentError, match="`batch_size` must be a positive integer or None; got 0"):
+        Embedder(folder, device="cpu").encode(["wood"], batch_size=0)

@@ -6,18 +6,27 @@ import json
 import os
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from transformers import BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
 from fletching.models.embedder import Embedder
+from fletching.models.loading import _loading_reports
 from fletching.models.reranker import Reranker
-from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_embedder, save_tiny_llama
+from fletching.testing import (
+    build_tiny_tokenizer,
+    save_tiny_bert,
+    save_tiny_cross_encoder,
+    save_tiny_embedder,
+    save_tiny_llama,
+)
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +371,30 @@ def test_two_folders_of_one_process_do_not_share_reports(folder, saved):
     edit_weights(folder, lambda weights: weights.update(surprise=torch.zeros(1)))
     open_broken(folder)
     assert type(fletching.load(saved, device="cpu")) is Embedder
+
+
+def test_other_heads_of_any_family_are_no_surplus(tmp_path):
+    """Names of heads differ by family; what counts is that they lie outside the backbone."""
+    config = DistilBertConfig(
+        vocab_size=len(build_tiny_tokenizer()), dim=32, hidden_dim=48, n_layers=1, n_heads=2
+    )
+    DistilBertForMaskedLM(config).save_pretrained(tmp_path)
+    build_tiny_tokenizer().save_pretrained(tmp_path)
+    assert type(fletching.load(tmp_path, device="cpu")) is Embedder
+
+
+def test_a_stock_load_of_another_thread_is_not_blamed_on_the_folder(folder, saved, tmp_path):
+    """Another thread's `from_pretrained` reports to transformers' own log while `load` listens."""
+    other = save_tiny_bert(tmp_path / "other")
+    with _loading_reports(str(folder)) as reports:
+        thread = threading.Thread(target=BertForSequenceClassification.from_pretrained, args=(other,))
+        thread.start()
+        thread.join()
+        assert reports == []
+        BertForSequenceClassification.from_pretrained(other)
+        assert len(reports) == 1
+
+
+def test_an_argument_the_class_does_not_take_is_the_callers(saved):
+    with pytest.raises(ArgumentError, match="one of the arguments of Embedder; got 'devcie'"):
+        fletching.load(saved, devcie="cpu")

@@ -87,13 +87,21 @@ def test_nan_names_the_document(folder):
     goose = model.tokenizer.convert_tokens_to_ids("goose")
     with torch.no_grad():
         model[0].model.bert.embeddings.word_embeddings.weight[goose] = float("nan")
-    with pytest.raises(FletchingError, match="computed NaN for the document at position 1"):
+    with pytest.raises(FletchingError, match="computed NaN for document 1 of list 0"):
         model.rank(QUERY, ["wood", "goose"])
 
 
 def test_a_string_is_not_a_list_of_queries(model):
     with pytest.raises(ArgumentError, match=r"`queries` must be a list of queries; got .* Use `rank`"):
         model.rank_batch(QUERY, [TEXTS])
+
+
+@pytest.mark.parametrize("bad", [None, 5, b"q"])
+def test_rank_batch_names_what_is_no_list(model, bad):
+    with pytest.raises(ArgumentError, match="`queries` must be a list of queries"):
+        model.rank_batch(bad, [TEXTS])
+    with pytest.raises(ArgumentError, match="`document_lists` must be a list of lists of documents"):
+        model.rank_batch([QUERY], bad)
 
 
 # --- long documents ---

@@ -162,20 +162,27 @@ def run_batches(
     while pending:
         before_batch()
         batch = pending[0]
-        try:
-            output = run(batch)
-        except (RuntimeError, MemoryError) as error:
-            if len(batch) == 1 or not _is_out_of_memory(error):
-                raise
-            left = [index for waiting in pending for index in waiting]
-            max_tokens, max_rows = max_tokens // 2, len(batch) // 2
-            plan = plan_batches([lengths[index] for index in left], max_tokens=max_tokens, max_rows=max_rows)
-            pending = [[left[place] for place in places] for places in plan]
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        output = _run_or_run_out(run, batch)
+        if output is not None:
+            pending.pop(0)
+            yield batch, output
             continue
-        pending.pop(0)
-        yield batch, output
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        left = [index for waiting in pending for index in waiting]
+        max_tokens, max_rows = max_tokens // 2, len(batch) // 2
+        plan = plan_batches([lengths[index] for index in left], max_tokens=max_tokens, max_rows=max_rows)
+        pending = [[left[place] for place in places] for places in plan]
+
+
+def _run_or_run_out(run: Callable[[list[int]], Tensor], batch: list[int]) -> Tensor | None:
+    """Run a batch; ``None`` if memory ran out, with everything the batch had taken given back."""
+    try:
+        return run(batch)
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not _is_out_of_memory(error):
+            raise
+    return None
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

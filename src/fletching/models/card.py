@@ -14,18 +14,18 @@ _USAGE = re.compile(
 )
 
 
-def write_usage(folder: str, model_class: type, example: str) -> None:
+def write_usage(folder: str, model_class: type, name: str, example: str) -> None:
     """Replace the usage section of ``folder``'s README.
 
     Args:
         folder: A model folder; without a README, or with one that has no such section, nothing happens.
         model_class: The class that was saved.
+        name: What ``fletching.load`` should be given.
         example: Python lines that use ``model``.
     """
     readme = Path(folder) / "README.md"
     if not readme.is_file():
         return
-    name = Path(folder).resolve().name
     usage = (
         f"\nThis model is a `{model_class.__name__}` of fletching; no `trust_remote_code` is needed.\n\n"
         "```bash\npip install -U fletching\n```\n\n"

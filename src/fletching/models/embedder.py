@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fletching.errors import FletchingError
-from fletching.models.inputs import check_text, check_texts
-from fletching.models.micro_batched import NO_ROW_LIMIT, MicroBatched
+from fletching.models.inputs import check_count, check_text, check_texts
+from fletching.models.micro_batched import NO_ROW_LIMIT, STOCK_BATCH_SIZE, MicroBatched
 
 
 class Embedder(MicroBatched, SentenceTransformer):
@@ -47,6 +47,7 @@ class Embedder(MicroBatched, SentenceTransformer):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         """Encode texts; see ``SentenceTransformer.encode`` for the arguments not listed here.
@@ -56,6 +57,7 @@ class Embedder(MicroBatched, SentenceTransformer):
             prompt_name: Name of a saved prompt to put in front.
             prompt: Text to put in front.
             batch_size: Most texts of one micro-batch; ``None`` lets the token budget alone decide.
+            *args: Passed on.
             **kwargs: Passed on.
 
         Returns:
@@ -69,7 +71,7 @@ class Embedder(MicroBatched, SentenceTransformer):
             owner = f"{type(self).__name__}.encode"
             single = self.is_singular_input(inputs)
             inputs = check_text(owner, "inputs", inputs) if single else check_texts(owner, "inputs", inputs)
-        return super().encode(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+        return super().encode(inputs, prompt_name, prompt, self._row_limit(batch_size), *args, **kwargs)
 
     @deprecated_kwargs(sentences="inputs")
     def encode_query(
@@ -78,10 +80,11 @@ class Embedder(MicroBatched, SentenceTransformer):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         """Encode queries with the checkpoint's own query prompt; arguments and result as :meth:`encode`."""
-        return super().encode_query(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+        return super().encode_query(inputs, prompt_name, prompt, self._row_limit(batch_size), *args, **kwargs)
 
     @deprecated_kwargs(sentences="inputs")
     def encode_document(
@@ -90,10 +93,17 @@ class Embedder(MicroBatched, SentenceTransformer):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
         """Encode documents with the checkpoint's own document prompt; otherwise as :meth:`encode`."""
-        return super().encode_document(inputs, prompt_name, prompt, batch_size or NO_ROW_LIMIT, **kwargs)
+        return super().encode_document(
+            inputs, prompt_name, prompt, self._row_limit(batch_size), *args, **kwargs
+        )
+
+    @classmethod
+    def _row_limit(cls, batch_size: int | None) -> int:
+        return check_count(f"{cls.__name__}.encode", "batch_size", batch_size) or NO_ROW_LIMIT
 
     @property
     def _text_only(self) -> bool:
@@ -121,7 +131,7 @@ class Embedder(MicroBatched, SentenceTransformer):
             return super()._inference(
                 inputs,
                 prompt=prompt,
-                batch_size=batch_size,
+                batch_size=STOCK_BATCH_SIZE if batch_size == NO_ROW_LIMIT else batch_size,
                 show_progress_bar=bool(show_progress_bar),
                 output_value=output_value,
                 save_to_cpu=save_to_cpu,
@@ -133,7 +143,7 @@ class Embedder(MicroBatched, SentenceTransformer):
         unit_length = normalize_embeddings or any(isinstance(module, Normalize) for module in self)
 
         def embed(features: dict[str, Any]) -> Tensor:
-            embeddings = self(features, **kwargs)["sentence_embedding"]
+            embeddings = self(features, **kwargs)["sentence_embedding"].float()
             if truncate_dim is not None:
                 embeddings = truncate_embeddings(embeddings, truncate_dim)
             if unit_length:

@@ -30,11 +30,9 @@ KINDS: dict[str, type[Embedder] | type[Reranker]] = {"embedder": Embedder, "rera
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
 _PACKAGE = "package:"
-# Not part of a backbone: other heads of the same network, and buffers that older versions saved.
-_HARMLESS_SURPLUS = re.compile(
-    r"position_ids|inv_freq|(^|\.)(cls|lm_head|pooler|classifier|qa_outputs|decoder)\b"
-)
+_OLD_BUFFER = re.compile(r"position_ids|inv_freq")  # older versions saved what is computed now
 _HARMLESS_MISSING = re.compile(r"(^|\.)pooler\.")
+_UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
 _FAILURES = (
     OSError,
     ValueError,
@@ -93,7 +91,7 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
         _refuse_foreign_activation(checkpoint)
         _refuse_foreign_shards(checkpoint)
         model_class = model_class or _choose_class(checkpoint, kind)
-        with _loading_reports(location) as reports:
+        with _loading_reports(location) as reports, _caller_is_told(model_class):
             model = model_class(location, **options)
         _check_reports(location, reports)
         _check_weights(location, model)
@@ -196,9 +194,19 @@ def _refuse_foreign_activation(checkpoint: _Checkpoint) -> None:
         checkpoint.model.get("activation_fn"),
         checkpoint.config.get("sbert_ce_default_activation_function"),
         nested.get("activation_fn") if isinstance(nested, dict) else None,
+        *(_read_activation(checkpoint.location, module["path"]) for module in checkpoint.modules),
     ):
         if isinstance(name, str) and name.startswith("torch.") and not name.startswith("torch.nn."):
             raise bad_checkpoint(checkpoint.location, f"its activation function is no torch layer: {name!r}")
+
+
+def _read_activation(location: str, folder: str) -> object:
+    """Read what a local ``Dense`` module names as its activation; a hub file is read when it is loaded."""
+    try:
+        config = json.loads((Path(location) / folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return config.get("activation_function") if isinstance(config, dict) else None
 
 
 def _refuse_foreign_shards(checkpoint: _Checkpoint) -> None:
@@ -260,7 +268,7 @@ def _one_clear_sentence(location: str) -> Iterator[None]:
     """Turn whatever the libraries below raise into one sentence that names the checkpoint."""
     try:
         yield
-    except FletchingError:
+    except (FletchingError, MemoryError, torch.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
         problem = "its pickled weights hold more than tensors and were not opened"
@@ -272,24 +280,41 @@ def _one_clear_sentence(location: str) -> Iterator[None]:
         raise bad_checkpoint(location, f"it could not be opened ({summarise(error)})") from error
 
 
+@contextmanager
+def _caller_is_told(model_class: type[Any]) -> Iterator[None]:
+    """Blame an argument that the class does not take on the caller, not on the checkpoint."""
+    try:
+        yield
+    except TypeError as error:
+        found = _UNEXPECTED.search(str(error))
+        if found is None:
+            raise
+        domain = f"one of the arguments of {model_class.__name__}"
+        raise bad_argument("load", "kwargs", domain, found.group(1)) from error
+
+
 _REPORT_LOCK = threading.RLock()
 
 
 @contextmanager
-def _loading_reports(location: str) -> Iterator[list[Any]]:
+def _loading_reports(location: str) -> Iterator[list[tuple[Any, Any]]]:
     """Collect what transformers finds missing or surplus, which it only logs before it goes on."""
     original = modeling_utils.log_state_dict_report
-    reports: list[Any] = []
+    reports: list[tuple[Any, Any]] = []
+    owner = threading.get_ident()
 
     def collect(*args: Any, **kwargs: Any) -> None:
+        if threading.get_ident() != owner:  # somebody else's model
+            return original(*args, **kwargs)
         report = kwargs["loading_info"]
-        reports.append(report)
+        reports.append((kwargs["model"], report))
         if report.mismatched_keys and not kwargs["ignore_mismatched_sizes"]:
             name, found, expected = sorted(report.mismatched_keys)[0]
             shapes = f"the shape {tuple(found)}, its configuration says {tuple(expected)}"
             raise bad_checkpoint(location, f"the weight {name!r} has {shapes}")
         if report.error_msgs or report.conversion_errors:
             original(*args, **kwargs)
+        return None
 
     with _REPORT_LOCK:
         modeling_utils.log_state_dict_report = collect
@@ -299,10 +324,10 @@ def _loading_reports(location: str) -> Iterator[list[Any]]:
             modeling_utils.log_state_dict_report = original
 
 
-def _check_reports(location: str, reports: list[Any]) -> None:
-    for report in reports:
+def _check_reports(location: str, reports: list[tuple[Any, Any]]) -> None:
+    for network, report in reports:
         missing = sorted(key for key in report.missing_keys if not _HARMLESS_MISSING.search(key))
-        surplus = sorted(key for key in report.unexpected_keys if not _HARMLESS_SURPLUS.search(key))
+        surplus = sorted(key for key in report.unexpected_keys if _belongs_to(network, key))
         for what, keys in (
             ("lacks weights", missing),
             ("has weights that its configuration has no place for", surplus),
@@ -310,6 +335,17 @@ def _check_reports(location: str, reports: list[Any]) -> None:
             if keys:
                 more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
                 raise bad_checkpoint(location, f"it {what}: {keys[0]!r}{more}")
+
+
+def _belongs_to(network: Any, key: str) -> bool:
+    """Say whether a surplus weight should have had a place: not so old buffers and other heads."""
+    if _OLD_BUFFER.search(key):
+        return False
+    if type(network).__name__ in (network.config.architectures or ()):
+        return True
+    inside = key.removeprefix(f"{network.base_model_prefix}.")
+    parts = {name for name, _ in network.base_model.named_children()}
+    return inside.split(".")[0] in parts
 
 
 def _check_weights(location: str, model: torch.nn.Module) -> None:

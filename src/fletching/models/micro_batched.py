@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from fletching.progress import progress_bar
 
 NO_ROW_LIMIT = 2**31
 """Rows of a micro-batch when only the token budget limits it."""
+
+STOCK_BATCH_SIZE = 32
+"""Rows of a batch where sentence-transformers does the work, as in its own signature."""
 
 _CHUNK = 256  # inputs tokenized at once: enough to amortise the call, few enough to react to Ctrl-C
 
@@ -161,7 +165,11 @@ class MicroBatched(BaseModel):
         }
         return padding, getattr(tokenizer, "padding_side", "right")
 
-    def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
+    def _create_model_card(self, path: str, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Write the card, with the usage section of the class that was saved."""
-        super()._create_model_card(path, *args, **kwargs)
-        write_usage(path, type(self), self.usage_example)
+        super()._create_model_card(path, model_name, *args, **kwargs)
+        if self._model_card_text and "generated_from_trainer" not in self.model_card_data.tags:
+            return  # the card that came with the checkpoint, written by its authors
+        card: Any = self.model_card_data
+        name = card.model_id or model_name or Path(path).resolve().name
+        write_usage(path, type(self), name, self.usage_example)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Container, Sequence
+from bisect import bisect
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from fletching.errors import FletchingError, bad_argument, bad_choice
 from fletching.models.batching import Row, TokenizedRows
 from fletching.models.inputs import check_count, check_pairs, check_query, check_texts
-from fletching.models.micro_batched import NO_ROW_LIMIT, MicroBatched
+from fletching.models.micro_batched import NO_ROW_LIMIT, STOCK_BATCH_SIZE, MicroBatched
 from fletching.models.ranking import Ranking
 
 logger = logging.getLogger(__name__)
@@ -228,8 +229,12 @@ class Reranker(MicroBatched, CrossEncoder):
             FletchingError: If the model computes NaN.
         """
         owner = f"{type(self).__name__}.rank_batch"
-        if isinstance(queries, str):
-            raise bad_argument(owner, "queries", "a list of queries", queries, "Use `rank` for one query")
+        for name, value, what in (
+            ("queries", queries, "queries"),
+            ("document_lists", document_lists, "lists of documents"),
+        ):
+            if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+                raise bad_argument(owner, name, f"a list of {what}", value, "Use `rank` for one query")
         checked = [check_query(owner, f"queries[{i}]", query) for i, query in enumerate(queries)]
         lists = [check_texts(owner, f"document_lists[{i}]", texts) for i, texts in enumerate(document_lists)]
         if len(checked) != len(lists):
@@ -308,6 +313,8 @@ class Reranker(MicroBatched, CrossEncoder):
             FletchingError: If the model computes NaN.
         """
         owner = f"{type(self).__name__}.predict"
+        if self.listwise and not self.is_singular_input(inputs):
+            inputs = self._group(list(inputs))  # lists stay whole when processes share the work
         return super().predict(
             inputs,
             prompt_name,
@@ -396,13 +403,12 @@ class Reranker(MicroBatched, CrossEncoder):
             return torch.tensor([], device=target)
         state = state or CallState()
         tokenized = self._tokenize_rows(pairs, prompt=prompt, before_chunk=state.check, **kwargs)
-        if (
-            tokenized is None
-        ):  # flattened batches of flash attention, pixels: sentence-transformers knows them
+        if tokenized is None:
+            # flash attention flattens its batches: sentence-transformers knows how
             return super()._inference(
                 pairs,
                 prompt=prompt,
-                batch_size=min(batch_size, len(pairs)),
+                batch_size=STOCK_BATCH_SIZE if batch_size == NO_ROW_LIMIT else batch_size,
                 show_progress_bar=bool(show_progress_bar),
                 activation_fn=activation_fn,
                 apply_softmax=apply_softmax,
@@ -422,12 +428,6 @@ class Reranker(MicroBatched, CrossEncoder):
             state=state,
             **kwargs,
         )
-        if logits.isnan().any():
-            index = int(logits.reshape(len(pairs), -1).isnan().any(dim=1).nonzero()[0])
-            raise FletchingError(
-                f"{type(self).__name__}: the model computed NaN for the document at position {index}; "
-                "load it in float32 or check its weights."
-            )
         if logits.is_floating_point() and torch.finfo(logits.dtype).bits < 32:
             logits = logits.float()
         values = activation_fn(logits) if activation_fn is not None else logits
@@ -451,13 +451,17 @@ class Reranker(MicroBatched, CrossEncoder):
     ) -> Tensor:
         """Look at what is too long, encode every row, score every list; logits in the order of ``pairs``."""
         too_long = [index for index, row in enumerate(tokenized.rows) if self.is_full(row)]
-        cut = self._count_lost(pairs, too_long, tokenized, prompt=prompt, **kwargs)
+        cut = self._count_lost(pairs, too_long, tokenized, state, prompt=prompt, **kwargs)
         owners = list(range(len(pairs)))
         if cut and long == "chunk_max":
             pairs, owners = self._split_documents(pairs, cut, prompt=prompt, **kwargs)
             chunks = self._tokenize_rows(pairs, prompt=prompt, before_chunk=state.check, **kwargs)
             assert chunks is not None, "the whole documents could be split into rows"
             tokenized = chunks
+            still_full = [index for index, row in enumerate(tokenized.rows) if self.is_full(row)]
+            left = self._count_lost(pairs, still_full, tokenized, state, prompt=prompt, **kwargs)
+            for index, count in left.items():  # of a long query, which no chunk of its document can hold
+                state.lost_tokens[owners[index]] = max(count, state.lost_tokens.get(owners[index], 0))
         elif cut:
             state.lost_tokens.update(cut)
             logger.warning(
@@ -477,6 +481,7 @@ class Reranker(MicroBatched, CrossEncoder):
             desc="Ranking",
             before_batch=state.check,
         )
+        self._refuse_nan(encoded, owners, list_sizes)
         if len(owners) == sum(list_sizes):
             return self.score_lists(encoded, list_sizes)
         row_sizes = _count_rows(owners, list_sizes)
@@ -487,6 +492,18 @@ class Reranker(MicroBatched, CrossEncoder):
         )
         return best.scatter_reduce(0, places, scores, reduce="amax")
 
+    def _refuse_nan(self, encoded: Tensor, owners: list[int], list_sizes: list[int]) -> None:
+        broken = encoded.flatten(1).isnan().any(dim=1) if encoded.ndim > 1 else encoded.isnan()
+        if not broken.any():
+            return
+        index = owners[int(broken.nonzero()[0])]
+        borders = [0, *accumulate(list_sizes)]
+        number = bisect(borders, index) - 1
+        raise FletchingError(
+            f"{type(self).__name__}: the model computed NaN for document {index - borders[number]} of list "
+            f"{number}; load it in float32 or check its weights."
+        )
+
     # --- long documents ---
 
     def _untruncated_length(self, pair: Pair, **kwargs: Any) -> int:
@@ -494,13 +511,18 @@ class Reranker(MicroBatched, CrossEncoder):
         return self.preprocess([pair], **options)["attention_mask"].shape[1]
 
     def _count_lost(
-        self, pairs: list[Pair], too_long: list[int], tokenized: TokenizedRows, **kwargs: Any
+        self,
+        pairs: list[Pair],
+        too_long: list[int],
+        tokenized: TokenizedRows,
+        state: CallState,
+        **kwargs: Any,
     ) -> dict[int, int]:
         """Count the tokens that truncation cost, for the pairs that lost any."""
-        lengths = tokenized.lengths()
-        lost = {
-            index: self._untruncated_length(pairs[index], **kwargs) - lengths[index] for index in too_long
-        }
+        lengths, lost = tokenized.lengths(), {}
+        for index in too_long:
+            state.check()
+            lost[index] = self._untruncated_length(pairs[index], **kwargs) - lengths[index]
         return {index: count for index, count in lost.items() if count > 0}
 
     def _split_documents(
@@ -523,7 +545,8 @@ class Reranker(MicroBatched, CrossEncoder):
         """Cut a document into overlapping chunks that fit beside the query, at token borders."""
         limit = self.max_seq_length
         assert limit is not None, "without a limit nothing is too long"
-        room = limit - self._untruncated_length((query, ""), **kwargs) - 2  # borders may re-tokenize
+        beside = self.preprocess([(query, "")], **kwargs)["attention_mask"].shape[1]
+        room = limit - beside - 2  # cut borders may tokenize differently
         if room < _MIN_CHUNK:
             domain = f"short enough to leave {_MIN_CHUNK} of {limit} tokens for a document"
             raise bad_argument(
@@ -537,6 +560,8 @@ class Reranker(MicroBatched, CrossEncoder):
                 return_offsets_mapping=True,
                 verbose=False,
             )["offset_mapping"]
+        if not offsets:  # it is the query that does not fit
+            return [document]
         step = room - room // _OVERLAP
         starts = range(0, max(len(offsets) - room // _OVERLAP, 1), step)
         return [

@@ -206,3 +206,44 @@ def test_bad_options_are_refused(tmp_path: Path, build, message: str) -> None:
 def test_an_encoder_folder_is_not_an_mvp(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="from_encoder"):
         MVPReranker(save_tiny_bert(tmp_path))
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny_bert(tmp_path)  # 192 positions
+    with pytest.raises(ArgumentError, match="`max_seq_length` must be at most"):
+        MVPReranker.from_encoder(folder, max_seq_length=4096)
+    model = MVPReranker.from_bi_encoder(folder)
+    with pytest.raises(ArgumentError, match="`max_seq_length` must be at most"):
+        model.max_seq_length = 4096
+
+
+def test_chunks_beside_a_query_that_fills_its_half(tmp_path: Path) -> None:
+    model = MVPReranker.from_bi_encoder(save_tiny_embedder(tmp_path), max_seq_length=40)
+    query = "what is an arrow " * 12
+    ranking = model.rank(query, ["", "goose", "wood and feathers " * 40], long="chunk_max")
+    assert sorted(hit["corpus_id"] for hit in ranking) == [0, 1, 2]
+    assert set(ranking.lost_tokens) == {0, 1, 2}  # every row lost the end of the query, and says so
+
+
+def test_tokenizer_options_of_one_call_reach_the_bi_encoder(tmp_path: Path) -> None:
+    model = MVPReranker.from_bi_encoder(save_tiny_embedder(tmp_path))
+    options = {"text": {"max_length": 12, "padding": True, "return_tensors": "pt"}}
+    features = model.preprocess([(QUERY, "wood " * 30), (QUERY, "goose")], processing_kwargs=options)
+    assert features["input_ids"].shape[1] == 12
+    assert features["attention_mask"].sum(1).tolist()[0] == 12
+
+
+def test_predict_keeps_lists_that_processes_would_share(tmp_path: Path) -> None:
+    """What is handed down is whole lists, so that a shard of them never cuts one."""
+    model = MVPReranker.from_encoder(save_tiny_bert(tmp_path))
+    shards = []
+
+    def share(inputs: list, **options: object) -> torch.Tensor:
+        shards.extend(inputs)
+        return torch.cat([model._inference([part], **options) for part in inputs])
+
+    pairs = [(query, passage) for query in ("a bow", "a goose") for passage in PASSAGES]
+    alone = model.predict(pairs)
+    model._distributed_inference = share
+    assert model.predict(pairs).tolist() == alone.tolist()
+    assert [len(part) for part in shards] == [len(PASSAGES)] * 2

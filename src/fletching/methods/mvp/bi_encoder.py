@@ -15,10 +15,11 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from fletching.errors import bad_argument
 from fletching.methods.mvp.functional import score_views
-from fletching.methods.mvp.modules import MVPModule
+from fletching.methods.mvp.modules import MVPModule, count_positions
 from fletching.methods.mvp.weights import (
     HubOptions,
     fill,
+    for_transformers,
     load_adapters,
     read_weights,
     save_adapters,
@@ -70,9 +71,9 @@ class BiEncoderMVPModule(MVPModule):
         base: str,
         n_views: int = 4,
         rank: int = 32,
-        max_seq_length: int = 256,
+        max_seq_length: int | None = None,
     ) -> None:
-        super().__init__(n_views=n_views, max_seq_length=max_seq_length)
+        super().__init__(n_views=n_views, max_seq_length=max_seq_length, longest=count_positions(backbone))
         width = backbone.config.hidden_size
         if width % n_views:
             domain = f"a divisor of the hidden size {width}"
@@ -120,21 +121,18 @@ class BiEncoderMVPModule(MVPModule):
             ``input_ids``, ``attention_mask`` and ``token_type_ids`` (0 for the query, 1 for the passage),
             shape ``(B, T)``. A query may take half of a row; the passage gets what is left.
         """
-        options = {
-            "truncation": True,
-            "add_special_tokens": True,
-            **(processing_kwargs or {}).get("text", {}),
-        }
+        options = {"truncation": True, **(processing_kwargs or {}).get("text", {})}
+        limit = options.pop("max_length", self.max_seq_length)
+        for batched in ("padding", "return_tensors"):  # rows are put together below
+            options.pop(batched, None)
         rows: list[Tensor] = [torch.empty(0)] * len(inputs)
         types: list[Tensor] = [torch.empty(0)] * len(inputs)
         by_query: dict[str, list[int]] = defaultdict(list)
         for index, (query, _) in enumerate(inputs):
             by_query[query].append(index)
         for query, places in by_query.items():
-            first = self.tokenizer(
-                f"{prompt or ''}{query}", max_length=self.max_seq_length // 2, **options
-            ).input_ids
-            room = max(self.max_seq_length - len(first), 0)
+            first = self.tokenizer(f"{prompt or ''}{query}", max_length=limit // 2, **options).input_ids
+            room = max(limit - len(first), 0)
             passages = self.tokenizer(
                 [inputs[index][1] for index in places], max_length=room, **options
             ).input_ids
@@ -219,9 +217,17 @@ class BiEncoderMVPModule(MVPModule):
         save_adapters(self.model, output_path)
 
     @classmethod
-    def from_pretrained(cls, model_name_or_path: str, **options: Any) -> BiEncoderMVPModule:
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        *,
+        hub: HubOptions | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> BiEncoderMVPModule:
         """Start from a bi-encoder's folder or hub id; ``options`` are those of the constructor."""
-        return cls(*_open_base(model_name_or_path, {}), base=model_name_or_path, **options)
+        backbone, tokenizer = _open_base(model_name_or_path, hub or {}, model_kwargs)
+        return cls(backbone, tokenizer, base=model_name_or_path, **options)
 
     @classmethod
     def load(
@@ -261,8 +267,12 @@ class BiEncoderMVPModule(MVPModule):
             "local_files_only": local_files_only,
         }
         config = cls.load_config(model_name_or_path, **hub)
-        options = {"token": token, "cache_dir": cache_folder, "local_files_only": local_files_only}
-        backbone, tokenizer = _open_base(config["base"], {**options, **(model_kwargs or {})})
+        of_base: HubOptions = {
+            "token": token,
+            "cache_folder": cache_folder,
+            "local_files_only": local_files_only,
+        }
+        backbone, tokenizer = _open_base(config["base"], of_base, model_kwargs)
         module = cls(backbone, tokenizer, **config)
         own = read_weights(model_name_or_path, _OWN_WEIGHTS, hub)
         fill(
@@ -275,14 +285,13 @@ class BiEncoderMVPModule(MVPModule):
         return module.to(backbone.dtype)
 
 
-def _open_base(base: str, options: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
+def _open_base(
+    base: str, hub: HubOptions, model_kwargs: dict[str, Any] | None
+) -> tuple[PreTrainedModel, Any]:
     path = find_minilm() if base == HUB_ID else base
-    tokenizer_options = {
-        key: options[key] for key in ("token", "cache_dir", "local_files_only") if key in options
-    }
-    return AutoModel.from_pretrained(path, **options), AutoTokenizer.from_pretrained(
-        path, **tokenizer_options
-    )
+    options = for_transformers(hub)
+    backbone = AutoModel.from_pretrained(path, **options, **(model_kwargs or {}))
+    return backbone, AutoTokenizer.from_pretrained(path, **options)
 
 
 def _take_apart(features: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

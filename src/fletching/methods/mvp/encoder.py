@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from fletching.errors import bad_argument
-from fletching.methods.mvp.modules import MVPModule
+from fletching.methods.mvp.modules import MVPModule, count_positions
 from fletching.methods.mvp.weights import (
     HubOptions,
     fill,
@@ -52,9 +52,11 @@ class EncoderMVPModule(MVPModule):
         tokenizer: Any,
         n_views: int = 4,
         decoder_layers: int = 1,
-        max_seq_length: int = 256,
+        max_seq_length: int | None = None,
     ) -> None:
-        super().__init__(n_views=n_views, max_seq_length=max_seq_length)
+        positions = count_positions(backbone)
+        longest = None if positions is None else positions - n_views
+        super().__init__(n_views=n_views, max_seq_length=max_seq_length, longest=longest)
         if check_count("EncoderMVPModule", "decoder_layers", decoder_layers) is None:
             raise bad_argument("EncoderMVPModule", "decoder_layers", "a positive integer", decoder_layers)
         if tokenizer.padding_side != "right":
@@ -77,10 +79,18 @@ class EncoderMVPModule(MVPModule):
         self.decoder = nn.TransformerDecoder(layer, decoder_layers, norm=nn.LayerNorm(width))
 
     @classmethod
-    def from_pretrained(cls, model_name_or_path: str, **options: Any) -> EncoderMVPModule:
+    def from_pretrained(
+        cls,
+        model_name_or_path: str,
+        *,
+        hub: HubOptions | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> EncoderMVPModule:
         """Start from an encoder's folder or hub id; ``options`` are those of the constructor."""
-        backbone = AutoModel.from_pretrained(model_name_or_path)
-        return cls(backbone, AutoTokenizer.from_pretrained(model_name_or_path), **options)
+        found = for_transformers(hub or {})
+        backbone = AutoModel.from_pretrained(model_name_or_path, **found, **(model_kwargs or {}))
+        return cls(backbone, AutoTokenizer.from_pretrained(model_name_or_path, **found), **options)
 
     def preprocess(
         self,

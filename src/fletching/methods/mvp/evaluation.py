@@ -10,6 +10,7 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import ndcg_score
 
+from fletching.errors import DataError
 from fletching.methods.mvp.data import RankedList
 from fletching.models.reranker import Reranker
 
@@ -25,6 +26,10 @@ class MVPListEvaluator(BaseEvaluator):
     def __init__(self, lists: Sequence[RankedList], name: str = "dev") -> None:
         super().__init__()
         self.lists = [ranked for ranked in lists if len(ranked.documents) > 1 and max(ranked.labels) > 0]
+        if not self.lists:
+            raise DataError(
+                "MVPListEvaluator: no list has two documents and a positive label; got none to rank."
+            )
         self.name = name
         self.primary_metric: str = f"{name}_ndcg_at_10"
 

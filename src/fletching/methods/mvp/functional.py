@@ -1,8 +1,7 @@
 """The equations of MVP (arXiv 2509.07485), one pure function each.
 
 Shapes: B lists, N passages per list, m views, D dimensions. Where the paper's text was not at hand, the
-    authors' code
-is the source.
+authors' code is the source.
 """
 
 from __future__ import annotations
@@ -90,8 +89,7 @@ def compute_rank_loss(
 
     With ``p = softmax(s / temperature)``, the reference code passes p to a loss that applies ``log_softmax``
     again: ``-sum(y * log_softmax(p))``, minimal at large score gaps. ``double_softmax=False`` is plain
-        ListNet,
-    ``-sum(y * log p)``, minimal at ``s = 1 / r + constant``.
+    ListNet, ``-sum(y * log p)``, minimal at ``s = 1 / r + constant``.
 
     Args:
         scores: Shape ``(B, N)``.

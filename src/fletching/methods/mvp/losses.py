@@ -21,8 +21,7 @@ TARGETS = ("reciprocal_rank", "raw")
 class MVPLoss(nn.Module):
     """Rank loss on the scores of a list plus orthogonality of its anchors.
 
-    Implements ``L = L_rank + orthogonality_weight * L_orth`` of the authors' code (section 2.5 of our method
-    page).
+    Implements ``L = L_rank + orthogonality_weight * L_orth`` of the reference code.
 
     Args:
         model: The model to train.

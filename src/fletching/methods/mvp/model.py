@@ -70,7 +70,7 @@ class MVPReranker(Reranker):
         n_views: int = 4,
         decoder_layers: int = 1,
         *,
-        max_seq_length: int = 256,
+        max_seq_length: int | None = None,
         **kwargs: Any,
     ) -> MVPReranker:
         """Start an MVP on any encoder; this part is ours, not the paper's.
@@ -79,7 +79,7 @@ class MVPReranker(Reranker):
             model_name_or_path: Folder or hub id of a BERT, MiniLM, ModernBERT or similar encoder.
             n_views: Relevance vectors per passage.
             decoder_layers: Cross-attention layers between a view's start vector and its anchor.
-            max_seq_length: Tokens of a row.
+            max_seq_length: Tokens of a row; ``None`` takes 256, or what the encoder has positions for.
             **kwargs: Arguments of :class:`~fletching.models.Reranker`.
 
         Returns:
@@ -90,6 +90,8 @@ class MVPReranker(Reranker):
         """
         network = EncoderMVPModule.from_pretrained(
             str(model_name_or_path),
+            hub=_take_hub_options(kwargs),
+            model_kwargs=kwargs.pop("model_kwargs", None),
             n_views=n_views,
             decoder_layers=decoder_layers,
             max_seq_length=max_seq_length,
@@ -103,7 +105,7 @@ class MVPReranker(Reranker):
         n_views: int = 4,
         *,
         rank: int = 32,
-        max_seq_length: int = 256,
+        max_seq_length: int | None = None,
         **kwargs: Any,
     ) -> MVPReranker:
         """Start an MVP as its bi-encoder's late interaction, to learn from there; ours, not the paper's.
@@ -112,7 +114,7 @@ class MVPReranker(Reranker):
             model_name_or_path: Folder or hub id of a bi-encoder with mean pooling and without prompts.
             n_views: Relevance vectors per passage; must divide the hidden size.
             rank: Rank of the views' corrections of token states.
-            max_seq_length: Tokens of a row, query and passage together.
+            max_seq_length: Tokens of a row, query and passage together; ``None`` as for :meth:`from_encoder`.
             **kwargs: Arguments of :class:`~fletching.models.Reranker`.
 
         Returns:
@@ -122,7 +124,12 @@ class MVPReranker(Reranker):
             ArgumentError: If an argument is outside its domain.
         """
         network = BiEncoderMVPModule.from_pretrained(
-            str(model_name_or_path), n_views=n_views, rank=rank, max_seq_length=max_seq_length
+            str(model_name_or_path),
+            hub=_take_hub_options(kwargs),
+            model_kwargs=kwargs.pop("model_kwargs", None),
+            n_views=n_views,
+            rank=rank,
+            max_seq_length=max_seq_length,
         )
         return cls(modules=[network], **kwargs)
 
@@ -208,15 +215,20 @@ class MVPReranker(Reranker):
         self, model_name_or_path: str, **kwargs: Any
     ) -> tuple[list[nn.Module], dict[str, Any]]:
         """Open a folder that no sentence-transformers save made: the authors' layout."""
-        hub: HubOptions = {
-            "token": kwargs.get("token"),
-            "cache_folder": kwargs.get("cache_folder"),
-            "revision": kwargs.get("revision"),
-            "local_files_only": kwargs.get("local_files_only", False),
-        }
+        hub = _take_hub_options(dict(kwargs))
         path = load_file_path(model_name_or_path, "config.json", **hub)
         kind = json.loads(Path(path).read_text(encoding="utf-8")).get("model_type") if path else None
         if kind != "t5":
             remedy = "Start a new one with MVPReranker.from_encoder"
             raise bad_checkpoint(model_name_or_path, f"it is no MVP but a model of type {kind!r}", remedy)
         return [T5MVPModule.load(model_name_or_path, **{**kwargs, **self._module_options})], {}
+
+
+def _take_hub_options(kwargs: dict[str, Any]) -> HubOptions:
+    """Take the arguments that say where files come from out of ``kwargs``."""
+    return {
+        "token": kwargs.pop("token", None),
+        "cache_folder": kwargs.pop("cache_folder", None),
+        "revision": kwargs.pop("revision", None),
+        "local_files_only": kwargs.pop("local_files_only", False),
+    }

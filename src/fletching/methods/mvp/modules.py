@@ -8,12 +8,24 @@ from typing import Any
 
 import torch
 from sentence_transformers.base.modules import InputModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from fletching.errors import bad_argument
 from fletching.methods.mvp.functional import score_views
 from fletching.models.inputs import check_count
+
+DEFAULT_LENGTH = 256
+"""Tokens of a row (reference script)."""
+
+
+def count_positions(backbone: PreTrainedModel) -> int | None:
+    """Count the rows of a backbone's table of positions; ``None`` if it has none (rotary, relative)."""
+    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):
+        return None
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 class MVPModule(InputModule):
@@ -23,23 +35,43 @@ class MVPModule(InputModule):
 
     Args:
         n_views: Relevance vectors per passage.
-        max_seq_length: Tokens of a row; longer rows lose the end of the passage.
+        max_seq_length: Tokens of a row; longer rows lose the end of the passage. ``None`` takes 256, or what
+            the network has positions for.
+        longest: Tokens of a row that the network has positions for; ``None`` sets no limit.
 
     Raises:
-        ArgumentError: If either is not a positive integer.
+        ArgumentError: If ``n_views`` or ``max_seq_length`` is no positive integer, or too long.
     """
 
     tokenizer: Any
     config_file_name = "mvp_config.json"
     config_keys = ["n_views", "max_seq_length"]
 
-    def __init__(self, n_views: int = 4, max_seq_length: int = 256) -> None:
+    def __init__(
+        self, n_views: int = 4, max_seq_length: int | None = None, *, longest: int | None = None
+    ) -> None:
         super().__init__()
-        for name, value in (("n_views", n_views), ("max_seq_length", max_seq_length)):
-            if check_count(type(self).__name__, name, value) is None:
-                raise bad_argument(type(self).__name__, name, "a positive integer", value)
+        if check_count(type(self).__name__, "n_views", n_views) is None:
+            raise bad_argument(type(self).__name__, "n_views", "a positive integer", n_views)
         self.n_views = n_views
+        self._longest = longest
+        if max_seq_length is None:
+            max_seq_length = min(DEFAULT_LENGTH, longest or DEFAULT_LENGTH)
         self.max_seq_length = max_seq_length
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a row."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if check_count(type(self).__name__, "max_seq_length", value) is None:
+            raise bad_argument(type(self).__name__, "max_seq_length", "a positive integer", value)
+        if self._longest is not None and value > self._longest:
+            domain = f"at most {self._longest}: the encoder has no more positions"
+            raise bad_argument(type(self).__name__, "max_seq_length", domain, value)
+        self._max_seq_length = value
 
     def is_full(self, row: dict[str, Tensor]) -> bool:
         """Say whether a tokenized row, without padding, may have lost tokens."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers.util import load_file_path
 
 from fletching.errors import bad_argument, bad_choice, missing_extra
 from fletching.methods.mvp.config import MVPConfig
@@ -23,7 +24,7 @@ from fletching.plugins import registry
 
 logger = logging.getLogger(__name__)
 
-NETWORKS = (None, "t5", "encoder", "bi_encoder")
+NETWORKS = ("t5", "encoder", "bi_encoder")
 """What ``network`` may be."""
 
 _MVP_FILE = MVPModule.config_file_name
@@ -97,8 +98,11 @@ class MVPRecipe(MVPConfig):
             DataError: If a file is malformed.
             MissingExtraError: If the ``train`` extra is not installed.
         """
-        if self.network not in NETWORKS:
-            raise bad_choice("MVPRecipe", "network", map(str, NETWORKS), self.network)
+        if self.network is not None and self.network not in NETWORKS:
+            raise bad_choice("MVPRecipe", "network", NETWORKS, self.network)
+        if self.lists_per_batch % min(self.lists_per_step, self.lists_per_batch):
+            domain = f"a divisor of lists_per_batch ({self.lists_per_batch})"
+            raise bad_argument("MVPRecipe", "lists_per_step", domain, self.lists_per_step)
         if not self.train_data:
             raise bad_argument("MVPRecipe", "train_data", "at least one file of lists", self.train_data)
         try:
@@ -174,7 +178,7 @@ class MVPRecipe(MVPConfig):
         from transformers import AutoConfig
 
         options = {"n_views": self.n_views, "max_seq_length": self.max_seq_length}
-        if registry().find_checkpoint(self.base) or (Path(self.base) / _MVP_FILE).is_file():
+        if registry().find_checkpoint(self.base) or load_file_path(self.base, _MVP_FILE) is not None:
             model: MVPReranker = load(self.base, max_seq_length=self.max_seq_length)
             return model
         network = self.network

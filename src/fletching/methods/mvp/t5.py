@@ -27,9 +27,7 @@ from fletching.methods.mvp.weights import (
 TEMPLATE = "{views} | Query: {query} | Context: {passage}"
 """Input of one row (reference code); ``{views}`` becomes ``<extra_id_0><extra_id_1>...``."""
 
-_T5_VOCABULARY = (
-    "t5-base"  # the released repositories may hold spiece.model only; all T5 v1 share one vocabulary
-)
+_T5_VOCABULARY = "google-t5/t5-base"  # for folders without a tokenizer: all T5 v1 share one vocabulary
 _TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
@@ -58,7 +56,7 @@ class T5MVPModule(MVPModule):
         t5: T5Model,
         tokenizer: Any,
         n_views: int = 4,
-        max_seq_length: int = 256,
+        max_seq_length: int | None = None,
         template: str = TEMPLATE,
     ) -> None:
         super().__init__(n_views=n_views, max_seq_length=max_seq_length)
@@ -231,4 +229,7 @@ def _load_tokenizer(path: str, hub: HubOptions) -> Any:
     files = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
     if any(load_file_path(path, name, **hub) for name in files):
         return AutoTokenizer.from_pretrained(path, **for_transformers(hub))
-    return AutoTokenizer.from_pretrained(_T5_VOCABULARY)
+    options = {
+        key: value for key, value in for_transformers(hub).items() if key not in ("subfolder", "revision")
+    }
+    return AutoTokenizer.from_pretrained(_T5_VOCABULARY, **options)
