@@ -53,13 +53,11 @@ def _names_for_doctests(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def _model_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny stand-ins under the names that the examples use, so that each runs offline and at once."""
-    from fletching.methods.mvp import MVPReranker
     from fletching.models.minilm import HUB_ID, find_minilm
     from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_t5
 
     root = tmp_path_factory.mktemp("models")
-    encoder = save_tiny_bert(root / "google-bert/bert-base-uncased")
-    MVPReranker.from_encoder(encoder).save_pretrained(str(root / "mvp-mini"))
+    save_tiny_bert(root / "google-bert/bert-base-uncased")
     save_tiny_cross_encoder(root / "cross-encoder/ms-marco-MiniLM-L6-v2")
     (root / HUB_ID).parent.mkdir()
     (root / HUB_ID).symlink_to(find_minilm(), target_is_directory=True)

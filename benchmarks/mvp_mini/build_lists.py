@@ -8,7 +8,7 @@ of BM25 and of all-MiniLM-L6-v2, without those that are known to answer the ques
 The final test sets (trec_dl/dl19, noveleval, covidqa, the validation part of mediqa_rerank, the test part of
 WikiQA) are never opened here. Equal seeds give equal files.
 
-    python benchmarks/mvp_mini/build_lists.py --data ../shared/data --out lists
+    python benchmarks/mvp_mini/build_lists.py --data ../shared/data --out build/mvp_mini/lists
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sentence_transformers import SentenceTransformer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_WORDS = 150
-"""Passages are cut to this many words: the encoder reads 160 tokens in training."""
+"""Passages are cut to this many words: rows of training hold 192 tokens."""
 
 
 @dataclass
