@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -190,8 +191,8 @@ class BiEncoderMVPModule(MVPModule):
             *ids.shape, self.model.config.hidden_size, dtype=self.model.dtype, device=ids.device
         )
         budget = default_token_budget(ids.device.type, self.model.dtype)
-        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.model.parameters())
-        with torch.set_grad_enabled(trained):  # adapters may be put on a frozen backbone
+        trained = any(weight.requires_grad for weight in self.model.parameters())  # adapters may be on
+        with nullcontext() if trained else torch.no_grad():
             for batch in plan_batches([len(row) for row in rows], max_tokens=budget):
                 width = len(rows[batch[0]])
                 outputs = self.model(input_ids=ids[batch, :width], attention_mask=mask[batch, :width])
