@@ -396,5 +396,5 @@ def test_a_stock_load_of_another_thread_is_not_blamed_on_the_folder(folder, save
 
 
 def test_an_argument_the_class_does_not_take_is_the_callers(saved):
-    with pytest.raises(ArgumentError, match="one of the arguments of Embedder; got 'devcie'"):
-        fletching.load(saved, devcie="cpu")
+    with pytest.raises(ArgumentError, match="one of the arguments of Embedder; got 'colour'"):
+        fletching.load(saved, colour="cpu")
