@@ -168,8 +168,6 @@ class MicroBatched(BaseModel):
     def _create_model_card(self, path: str, model_name: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Write the card, with the usage section of the class that was saved."""
         super()._create_model_card(path, model_name, *args, **kwargs)
-        if self._model_card_text and "generated_from_trainer" not in self.model_card_data.tags:
-            return  # the card that came with the checkpoint, written by its authors
         card: Any = self.model_card_data
         name = card.model_id or model_name or Path(path).resolve().name
         write_usage(path, type(self), name, self.usage_example)
