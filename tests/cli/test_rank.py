@@ -19,6 +19,7 @@ from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 DOCUMENTS = ["a feather on an arrow", "the bow and the string", "a goose"]
 FLETCHING = (sys.executable, "-m", "fletching")
 SLOW = """
+import signal
 import time
 from fletching.cli import main
 from fletching.models.reranker import Reranker
@@ -28,6 +29,7 @@ def encode_slowly(self, features, **kwargs):
     time.sleep(60)
 
 Reranker.encode_rows = encode_slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
 main()
 """
 
