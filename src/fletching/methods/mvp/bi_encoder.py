@@ -19,18 +19,14 @@ from fletching.methods.mvp.functional import score_views
 from fletching.methods.mvp.modules import MVPModule, count_positions
 from fletching.methods.mvp.weights import (
     HubOptions,
-    fill,
+    fill_own,
     for_transformers,
-    load_adapters,
-    read_weights,
     save_adapters,
     save_own_weights,
 )
 from fletching.models.batching import plan_batches
 from fletching.models.hardware import default_token_budget
 from fletching.models.minilm import HUB_ID, find_minilm
-
-_OWN_WEIGHTS = "mvp"
 
 
 class BiEncoderMVPModule(MVPModule):
@@ -214,7 +210,7 @@ class BiEncoderMVPModule(MVPModule):
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write what was trained; the frozen backbone is named in the configuration, not copied."""
         self.save_config(output_path)
-        save_own_weights(self, "model", f"{output_path}/{_OWN_WEIGHTS}.safetensors")
+        save_own_weights(self, output_path)
         save_adapters(self.model, output_path)
 
     @classmethod
@@ -231,58 +227,14 @@ class BiEncoderMVPModule(MVPModule):
         return cls(backbone, tokenizer, base=model_name_or_path, **options)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+    def open(
+        cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> BiEncoderMVPModule:
-        """Read what :meth:`save` wrote, and the backbone from where it says.
-
-        Args:
-            model_name_or_path: Folder or hub id.
-            subfolder: Where in it the files are.
-            token: For private repositories.
-            cache_folder: Where downloads go.
-            revision: Branch, tag or commit.
-            local_files_only: Whether to stay off the network.
-            model_kwargs: Passed to ``AutoModel.from_pretrained``.
-            **kwargs: Ignored.
-
-        Returns:
-            The module.
-
-        Raises:
-            CheckpointError: If weights are missing, surplus or of the wrong shape.
-        """
-        hub: HubOptions = {
-            "subfolder": subfolder,
-            "token": token,
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        config = cls.load_config(model_name_or_path, **hub)
-        of_base: HubOptions = {
-            "token": token,
-            "cache_folder": cache_folder,
-            "local_files_only": local_files_only,
-        }
+        """Read the backbone from where the configuration says, then what was trained."""
+        of_base: HubOptions = {**hub, "revision": None, "subfolder": ""}  # another repository
         backbone, tokenizer = _open_base(config["base"], of_base, model_kwargs)
         module = cls(backbone, tokenizer, **config)
-        own = read_weights(model_name_or_path, _OWN_WEIGHTS, hub)
-        fill(
-            model_name_or_path,
-            module,
-            {f"model.{key}": value for key, value in backbone.state_dict().items()} | own,
-        )
-        backbone.requires_grad_(False)
-        load_adapters(backbone, model_name_or_path, hub)
+        fill_own(path, module, backbone, hub)
         return module.to(backbone.dtype)
 
 

@@ -13,17 +13,14 @@ from fletching.errors import bad_argument
 from fletching.methods.mvp.modules import MVPModule, count_positions
 from fletching.methods.mvp.weights import (
     HubOptions,
-    fill,
+    fill_own,
     for_transformers,
-    load_adapters,
-    read_weights,
     save_backbone,
     save_own_weights,
 )
 from fletching.models.inputs import check_count
 
 _HEAD_DIM = 64
-_OWN_WEIGHTS = "mvp"
 
 
 class EncoderMVPModule(MVPModule):
@@ -142,55 +139,13 @@ class EncoderMVPModule(MVPModule):
         save_backbone(self.model, output_path)
         self.tokenizer.save_pretrained(output_path)
         self.save_config(output_path)
-        save_own_weights(self, "model", f"{output_path}/{_OWN_WEIGHTS}.safetensors")
+        save_own_weights(self, output_path)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+    def open(
+        cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> EncoderMVPModule:
-        """Read what :meth:`save` wrote.
-
-        Args:
-            model_name_or_path: Folder or hub id.
-            subfolder: Where in it the files are.
-            token: For private repositories.
-            cache_folder: Where downloads go.
-            revision: Branch, tag or commit.
-            local_files_only: Whether to stay off the network.
-            model_kwargs: Passed to ``AutoModel.from_pretrained``.
-            **kwargs: Ignored.
-
-        Returns:
-            The module.
-
-        Raises:
-            CheckpointError: If weights are missing, surplus or of the wrong shape.
-        """
-        hub: HubOptions = {
-            "subfolder": subfolder,
-            "token": token,
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        config = cls.load_config(model_name_or_path, **hub)
-        options = for_transformers(hub)
-        backbone = AutoModel.from_pretrained(model_name_or_path, **options, **(model_kwargs or {}))
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **options)
-        module = cls(backbone, tokenizer, **config)
-        own = read_weights(model_name_or_path, _OWN_WEIGHTS, hub)
-        fill(
-            model_name_or_path,
-            module,
-            {f"model.{key}": value for key, value in backbone.state_dict().items()} | own,
-        )
-        load_adapters(backbone, model_name_or_path, hub)
-        return module.to(backbone.dtype)
+        """Read the backbone, then views and decoder, then adapters if there are any."""
+        module = cls.from_pretrained(path, hub=hub, model_kwargs=model_kwargs, **config)
+        fill_own(path, module, module.model, hub)
+        return module.to(module.model.dtype)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from fletching.errors import bad_argument
 from fletching.methods.mvp.functional import score_views
+from fletching.methods.mvp.weights import HubOptions
 from fletching.models.inputs import check_count
 
 DEFAULT_LENGTH = 256
@@ -148,3 +149,61 @@ class MVPModule(InputModule):
     def get_embedding_dimension(self) -> None:
         """Rerankers have none."""
         return
+
+    @classmethod
+    @abstractmethod
+    def open(
+        cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
+    ) -> MVPModule:
+        """Build the network of a saved folder.
+
+        Args:
+            path: Folder or hub id.
+            hub: Where its files come from.
+            config: Arguments of the constructor, beside the networks.
+            model_kwargs: Arguments of transformers' ``from_pretrained``.
+
+        Returns:
+            The module.
+        """
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        model_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> MVPModule:
+        """Read a saved module.
+
+        Args:
+            model_name_or_path: Folder or hub id.
+            subfolder: Where in it the files are.
+            token: For private repositories.
+            cache_folder: Where downloads go.
+            revision: Branch, tag or commit.
+            local_files_only: Whether to stay off the network.
+            model_kwargs: Arguments of transformers' ``from_pretrained``.
+            **kwargs: Those of ``config_keys`` fill what the saved configuration lacks; others are ignored.
+
+        Returns:
+            The module.
+
+        Raises:
+            CheckpointError: If weights are missing, surplus or of the wrong shape.
+        """
+        hub: HubOptions = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
+        config = cls.load_config(model_name_or_path, **hub)
+        given = {key: kwargs[key] for key in cls.config_keys if kwargs.get(key) is not None}
+        return cls.open(model_name_or_path, hub, {**given, **config}, model_kwargs or {})

@@ -132,49 +132,12 @@ class T5MVPModule(MVPModule):
         self.save_config(output_path)
 
     @classmethod
-    def load(
-        cls,
-        model_name_or_path: str,
-        subfolder: str = "",
-        token: bool | str | None = None,
-        cache_folder: str | None = None,
-        revision: str | None = None,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        **kwargs: Any,
+    def open(
+        cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> T5MVPModule:
-        """Read our own save, or the authors' layout, which lacks the module's configuration.
-
-        Args:
-            model_name_or_path: Folder or hub id.
-            subfolder: Where in it the files are.
-            token: For private repositories.
-            cache_folder: Where downloads go.
-            revision: Branch, tag or commit.
-            local_files_only: Whether to stay off the network.
-            model_kwargs: Only ``dtype`` is read.
-            **kwargs: ``n_views``, ``max_seq_length`` and ``template`` fill what the saved configuration
-                lacks; anything else is ignored.
-
-        Returns:
-            The module.
-
-        Raises:
-            CheckpointError: If weights are missing, surplus or of the wrong shape.
-        """
-        hub: HubOptions = {
-            "subfolder": subfolder,
-            "token": token,
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        config = cls.load_config(model_name_or_path, **hub)
-        given = {
-            key: kwargs[key] for key in cls.config_keys if key not in config and kwargs.get(key) is not None
-        }
-        t5 = _load_t5(model_name_or_path, hub, (model_kwargs or {}).get("dtype"))
-        return cls(t5, _load_tokenizer(model_name_or_path, hub), **{**config, **given})
+        """Read our own save, or the authors' layout; of ``model_kwargs`` only ``dtype`` matters."""
+        t5 = _load_t5(path, hub, model_kwargs.get("dtype"))
+        return cls(t5, _load_tokenizer(path, hub), **config)
 
 
 class _ViewSelfAttention(T5LayerSelfAttention):

@@ -16,6 +16,9 @@ from transformers import PreTrainedModel
 
 from fletching.errors import bad_checkpoint
 
+OWN_WEIGHTS = "mvp"
+"""Stem of the file with what a module adds to its backbone."""
+
 _ADAPTERS = "adapters"
 
 
@@ -96,10 +99,21 @@ def fill(path: str, module: nn.Module, state: dict[str, Tensor]) -> None:
         parameter.requires_grad_(True)
 
 
-def save_own_weights(module: nn.Module, backbone: str, file: str | Path) -> None:
-    """Write the parameters of ``module`` that do not belong to its submodule ``backbone``."""
-    own = {name: value for name, value in module.state_dict().items() if not name.startswith(f"{backbone}.")}
-    save_file({name: value.contiguous() for name, value in own.items()}, file)
+def fill_own(path: str, module: nn.Module, backbone: PreTrainedModel, hub: HubOptions) -> None:
+    """Read what `save_own_weights` wrote, and the adapters of ``backbone``, which is ``module.model``."""
+    learns = [weight.requires_grad for weight in backbone.parameters()]
+    state = {f"model.{name}": value for name, value in backbone.state_dict().items()}
+    fill(path, module, state | read_weights(path, OWN_WEIGHTS, hub))
+    for weight, learned in zip(backbone.parameters(), learns, strict=True):
+        weight.requires_grad_(learned)
+    load_adapters(backbone, path, hub)
+
+
+def save_own_weights(module: nn.Module, path: str) -> None:
+    """Write the parameters of ``module`` that do not belong to its backbone, ``module.model``."""
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith("model.")}
+    own = {name: value.contiguous() for name, value in own.items()}
+    save_file(own, Path(path) / f"{OWN_WEIGHTS}.safetensors")
 
 
 def save_backbone(backbone: PreTrainedModel, path: str) -> None:
