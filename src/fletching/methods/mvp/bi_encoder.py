@@ -150,10 +150,10 @@ class BiEncoderMVPModule(MVPModule):
     def encode(self, features: dict[str, Any]) -> Tensor:
         """Relevance vectors of the rows, shape ``(B, m, 2 D / m + 1)``; equal queries are encoded once."""
         queries, passages = _take_apart(features)
-        places = {tuple(query.tolist()): place for place, query in enumerate(queries)}
-        distinct = {key: number for number, key in enumerate(places)}
-        inverse = torch.tensor([distinct[tuple(query.tolist())] for query in queries])
-        query_states, query_mask, q = self._read_text([queries[place] for place in places.values()])
+        numbers: dict[tuple[int, ...], int] = {}
+        inverse = [numbers.setdefault(tuple(query.tolist()), len(numbers)) for query in queries]
+        distinct = [queries[inverse.index(number)] for number in numbers.values()]
+        query_states, query_mask, q = self._read_text(distinct)
         passage_states, passage_mask, p = self._read_text(passages)
         weights = self._weigh_tokens(query_states, query_mask)[inverse]
         similarities = torch.einsum(

@@ -94,18 +94,13 @@ def fill(path: str, module: nn.Module, state: dict[str, Tensor]) -> None:
         if state[name].shape != tensor.shape:
             got, want = tuple(state[name].shape), tuple(tensor.shape)
             raise bad_checkpoint(path, f"the weight {name!r} has shape {got}, the configuration says {want}")
-    module.load_state_dict(state, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
+    module.load_state_dict(state, assign=True)  # what is frozen stays frozen
 
 
 def fill_own(path: str, module: nn.Module, backbone: PreTrainedModel, hub: HubOptions) -> None:
     """Read what `save_own_weights` wrote, and the adapters of ``backbone``, which is ``module.model``."""
-    learns = [weight.requires_grad for weight in backbone.parameters()]
     state = {f"model.{name}": value for name, value in backbone.state_dict().items()}
     fill(path, module, state | read_weights(path, OWN_WEIGHTS, hub))
-    for weight, learned in zip(backbone.parameters(), learns, strict=True):
-        weight.requires_grad_(learned)
     load_adapters(backbone, path, hub)
 
 
