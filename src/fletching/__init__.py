@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fletching.models.embedder import Embedder as Embedder
     from fletching.models.loading import load as load
     from fletching.models.reranker import Reranker as Reranker
+    from fletching.models.sharing import fingerprint as fingerprint
+    from fletching.models.sharing import load_shared as load_shared
     from fletching.registry import Checkpoint as Checkpoint
     from fletching.registry import MethodSpec as MethodSpec
 
@@ -26,7 +28,9 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "FletchingError": "fletching.errors:FletchingError",
         "MethodSpec": "fletching.registry:MethodSpec",
         "Reranker": "fletching.models.reranker:Reranker",
+        "fingerprint": "fletching.models.sharing:fingerprint",
         "hookimpl": "fletching.hookspecs:hookimpl",
         "load": "fletching.models.loading:load",
+        "load_shared": "fletching.models.sharing:load_shared",
     },
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from fletching.errors import ArgumentError
-from fletching.models.inputs import check_count, check_pairs, check_query, check_text, check_texts
+from fletching.models.inputs import (
+    check_count,
+    check_pairs,
+    check_positive,
+    check_query,
+    check_text,
+    check_texts,
+)
 
 
 @pytest.mark.parametrize("text", ["", "wood", "Pfeil und Bogen, f\u00fcr \U0001f3f9"])
@@ -80,3 +87,13 @@ def test_a_count_is_returned_as_it_is(value):
 def test_what_is_no_count_is_refused(value):
     with pytest.raises(ArgumentError, match="`top_k` must be a positive integer or None"):
         check_count("Owner", "top_k", value)
+
+
+def test_a_positive_integer_is_returned_as_it_is():
+    assert check_positive("Owner", "top_k", 10) == 10
+
+
+@pytest.mark.parametrize("value", [None, 0, -1, True, 1.0, "1"], ids=repr)
+def test_what_is_no_positive_integer_is_refused(value):
+    with pytest.raises(ArgumentError, match="`top_k` must be a positive integer; got"):
+        check_positive("Owner", "top_k", value)

@@ -398,3 +398,22 @@ def test_a_stock_load_of_another_thread_is_not_blamed_on_the_folder(folder, save
 def test_an_argument_the_class_does_not_take_is_the_callers(saved):
     with pytest.raises(ArgumentError, match="one of the arguments of Embedder; got 'colour'"):
         fletching.load(saved, colour="cpu")
+
+
+@pytest.mark.parametrize(
+    ("save", "kind", "saved_as"),
+    [
+        (save_tiny_embedder, "reranker", "SentenceTransformer"),
+        (save_tiny_cross_encoder, "embedder", "CrossEncoder"),
+    ],
+)
+def test_one_kind_does_not_open_as_the_other(tmp_path, save, kind, saved_as):
+    """sentence-transformers would convert it, with a new head of random weights."""
+    with pytest.raises(CheckpointError, match=f"saved as a {saved_as}, which is no {kind}. Leave `kind` out"):
+        fletching.load(save(tmp_path / "model"), kind=kind)
+
+
+def test_hub_id_of_minilm_opens_the_installed_wheel():
+    model = fletching.load("sentence-transformers/all-MiniLM-L6-v2")
+
+    assert model.get_embedding_dimension() == 384

@@ -4,6 +4,6 @@
   with text
 - `batching.py`: rows and token budgets; `inputs.py`: what may be passed as text; `hardware.py`: precision
 - `loading.py`: from a name, a folder or a hub id to the right class; `trust.py`: which classes a checkpoint
-  may name
+  may name; `sharing.py`: one model for all callers, and a name for what it computes
 - `card.py`: the usage section of a saved model's README
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fletching.errors import bad_argument
 
@@ -128,9 +128,32 @@ def check_count(owner: str, parameter: str, value: object) -> int | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_positive(value):
         raise bad_argument(owner, parameter, "a positive integer or None", value)
-    return value
+    return cast(int, value)
+
+
+def check_positive(owner: str, parameter: str, value: object) -> int:
+    """Return ``value`` as a positive integer.
+
+    Args:
+        owner: The call named in the error.
+        parameter: The parameter named in the error.
+        value: Anything.
+
+    Returns:
+        The integer.
+
+    Raises:
+        ArgumentError: If ``value`` is none.
+    """
+    if not _is_positive(value):
+        raise bad_argument(owner, parameter, "a positive integer", value)
+    return cast(int, value)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _remedy(value: object) -> str:

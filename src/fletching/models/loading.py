@@ -20,6 +20,7 @@ from transformers import modeling_utils
 
 from fletching.errors import FletchingError, bad_argument, bad_checkpoint, bad_choice, did_you_mean
 from fletching.models.embedder import Embedder
+from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
 from fletching.registry import summarise
@@ -27,6 +28,7 @@ from fletching.registry import summarise
 KINDS: dict[str, type[Embedder] | type[Reranker]] = {"embedder": Embedder, "reranker": Reranker}
 """What ``kind=`` may be, and the class that opens it."""
 
+_SAVED_AS = {"SentenceTransformer": "embedder", "CrossEncoder": "reranker"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
 _PACKAGE = "package:"
@@ -122,6 +124,8 @@ def _resolve_name(path_or_id: str | Path) -> tuple[str, type[Any] | None, dict[s
         return _locate(checkpoint.location), model_class, dict(checkpoint.options)
     if Path(name).is_file():
         raise bad_checkpoint(name, "this is a file, not a model folder", "Pass the folder that holds it")
+    if name == HUB_ID:
+        return find_minilm(), None, {}
     if not _HUB_ID.fullmatch(name):
         names = [checkpoint.name for spec in registry() for checkpoint in spec.checkpoints]
         remedy = did_you_mean(name, names) or "A hub id has the form 'owner/name'"
@@ -245,18 +249,21 @@ def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
         if spec is not None:
             found: Any = registry().resolve(spec.entry)
             return found
-    if kind is not None:
-        return KINDS[kind]
-    saved_as = checkpoint.model.get("model_type", "SentenceTransformer")
     if checkpoint.modules:
-        by_type = {"SentenceTransformer": Embedder, "CrossEncoder": Reranker}
-        if saved_as not in by_type:
+        saved_as = checkpoint.model.get("model_type", "SentenceTransformer")
+        if saved_as not in _SAVED_AS:
             raise bad_checkpoint(
                 checkpoint.location,
                 f"it was saved as a {saved_as}, which is neither embedder nor reranker here",
                 f"Open it with sentence_transformers.{saved_as}",
             )
-        return by_type[saved_as]
+        if kind is not None and kind != _SAVED_AS[saved_as]:  # would open, with a head of random weights
+            raise bad_checkpoint(
+                checkpoint.location, f"it was saved as a {saved_as}, which is no {kind}", "Leave `kind` out"
+            )
+        return KINDS[_SAVED_AS[saved_as]]
+    if kind is not None:
+        return KINDS[kind]
     if any(name.endswith("ForCausalLM") for name in architectures):
         remedy = 'Say which with kind="embedder" or kind="reranker"'
         raise bad_checkpoint(checkpoint.location, "a causal language model can be either kind", remedy)

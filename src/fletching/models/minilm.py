@@ -1,4 +1,4 @@
-"""Where all-MiniLM-L6-v2 is: the base of ``mvp-mini``, and what ``fletching demo`` retrieves with."""
+"""Where all-MiniLM-L6-v2 is: the base of ``mvp-mini``, and what ``fletching search`` retrieves with."""
 
 from __future__ import annotations
 

@@ -1,0 +1,129 @@
+"""One loaded model for all who ask for it, and a name for what a loaded model computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fletching.models.loading import load
+
+_SAMPLED = 4096  # values of each tensor whose place counts, beside the sum of all
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "max_seq_length", "similarity_fn_name")
+
+_slots: dict[tuple[str, ...], _Slot] = {}
+_slots_lock = threading.Lock()
+
+
+def load_shared(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> Any:
+    """Open a checkpoint once per process, whoever asks for it and from whichever thread.
+
+    Args:
+        path_or_id: As for `load`. A folder whose files changed since is opened again.
+        kind: As for `load`.
+        **kwargs: As for `load`; calls with other arguments get another model.
+
+    Returns:
+        The model, the same object for every caller: change nothing on it.
+
+    Raises:
+        ArgumentError: As `load`.
+        CheckpointError: As `load`; the next call tries again.
+        MissingExtraError: As `load`.
+
+    Example:
+        >>> load_shared("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        fletching.errors.CheckpointError: Checkpoint 'no/such/folder': there is no such folder, ...
+    """
+    folder = Path(path_or_id) if isinstance(path_or_id, (str, Path)) and str(path_or_id) else None
+    stamp = _stamp(folder) if folder is not None and folder.is_dir() else ()
+    place = str(folder.resolve()) if folder is not None and stamp else str(path_or_id)
+    key = (place, repr(kind), *(f"{name}={value!r}" for name, value in sorted(kwargs.items())))
+    with _slots_lock:
+        slot = _slots.setdefault(key, _Slot())
+    with slot.lock:  # whoever comes second waits for the first
+        if slot.model is None or slot.stamp != stamp:
+            slot.model = load(path_or_id, kind=kind, **kwargs)
+            slot.stamp = stamp
+        return slot.model
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Name what a loaded model computes: equal fingerprints, equal embeddings or scores.
+
+    Covers every weight with its precision, the tokenizer, the modules with their settings, the prompts and
+    the truncation; not the device, the folder or the versions of the libraries.
+
+    Args:
+        model: An embedder, a reranker, or any other sentence-transformers model.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Example:
+        >>> fingerprint(torch.nn.Linear(2, 2)) == fingerprint(torch.nn.Linear(2, 2))
+        False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _describe(model):
+        digest.update(hashlib.blake2b(part).digest())
+    return digest.hexdigest()
+
+
+class _Slot:
+    """A place for one model, and the lock of those who wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.model: Any = None
+        self.stamp: tuple[object, ...] = ()
+
+
+def _stamp(folder: Path) -> tuple[object, ...]:
+    """Say cheaply whether a folder is as it was: names, sizes and times of its files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return (len(files), *((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+def _describe(model: torch.nn.Module) -> Iterator[bytes]:
+    """Yield everything that decides on the outputs, in a fixed order."""
+    settings = {name: getattr(model, name, None) for name in _SETTINGS}
+    yield _encode({"class": type(model).__name__, **settings})
+    for name, module in model.named_children():
+        describe: Any = getattr(module, "get_config_dict", module.__str__)
+        yield _encode([name, type(module).__name__, describe()])
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        yield _describe_tokenizer(backend.to_str())
+    elif hasattr(tokenizer, "get_vocab"):
+        yield _encode(sorted(tokenizer.get_vocab().items()))
+    for name, tensor in sorted(model.state_dict().items()):
+        yield _encode([name, list(tensor.shape), str(tensor.dtype)])
+        yield _describe_tensor(tensor)
+
+
+def _describe_tokenizer(serialised: str) -> bytes:
+    """Drop truncation and padding, which every call sets anew."""
+    state = json.loads(serialised)
+    return _encode({key: value for key, value in state.items() if key not in ("truncation", "padding")})
+
+
+def _describe_tensor(tensor: Tensor) -> bytes:
+    """Sum all bits exactly, in whatever order the device adds, and keep a sample in its order."""
+    bits = tensor.detach().contiguous().flatten().view(_INTEGERS[tensor.element_size()])
+    sample = bits[:: max(1, bits.numel() // _SAMPLED)].cpu()
+    return _encode([int(bits.sum(dtype=torch.int64)), sample.tolist()])
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()

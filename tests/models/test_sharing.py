@@ -1,0 +1,141 @@
+"""One model for all who ask, and a name for what it computes."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fletching
+from fletching import fingerprint, load_shared
+from fletching.errors import ArgumentError, CheckpointError
+from fletching.models import sharing
+from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_slots", {})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_embedder(tmp_path_factory.mktemp("embedder"))
+
+
+@pytest.fixture
+def model(folder: str) -> Any:
+    return fletching.load(folder)
+
+
+def test_shared_model_is_loaded_once(folder: str) -> None:
+    assert load_shared(folder) is load_shared(Path(folder))
+
+
+def test_other_arguments_give_another_model(folder: str) -> None:
+    assert load_shared(folder) is not load_shared(folder, dtype="bfloat16")
+
+
+def test_threads_wait_for_the_first(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Any] = []
+    load = sharing.load
+    monkeypatch.setattr(sharing, "load", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(load_shared(folder))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(loaded) == 1
+    assert all(model is loaded[0] for model in found)
+
+
+def test_folder_that_changed_is_opened_again(tmp_path: Path) -> None:
+    first = load_shared(save_tiny_embedder(tmp_path))
+    second = load_shared(save_tiny_embedder(tmp_path, seed=1))
+
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_failure_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        load_shared(tmp_path)
+
+    assert load_shared(save_tiny_embedder(tmp_path)) is not None
+
+
+@pytest.mark.parametrize("value", ["", None, 3])
+def test_path_must_be_one(value: Any) -> None:
+    with pytest.raises(
+        ArgumentError, match="load: `path_or_id` must be a checkpoint name, a folder or a hub id"
+    ):
+        load_shared(value)
+
+
+def test_fingerprint_survives_loading_again_copying_and_use(folder: str, model: Any) -> None:
+    expected = fingerprint(model)
+    model.encode(["an arrow", "a longer text about arrows"])
+
+    assert (
+        fingerprint(model)
+        == fingerprint(fletching.load(folder))
+        == fingerprint(copy.deepcopy(model))
+        == expected
+    )
+
+
+def test_fingerprint_survives_saving(model: Any, tmp_path: Path) -> None:
+    model.save(str(tmp_path))
+
+    assert fingerprint(fletching.load(tmp_path)) == fingerprint(model)
+
+
+def change_weight(model: Any) -> None:
+    with torch.no_grad():
+        next(model.parameters())[3, 5] += 1e-6
+
+
+def swap_weights(model: Any) -> None:
+    """The sum stays; two values change places."""
+    with torch.no_grad():
+        weights = next(model.parameters())
+        weights[:2] = weights[:2].flip(0)
+
+
+def change_word(model: Any) -> None:
+    model.tokenizer.add_tokens(["longbow"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_weight,
+        swap_weights,
+        change_word,
+        lambda model: model.to(torch.bfloat16),
+        lambda model: model.prompts.update(query="query: "),
+        lambda model: setattr(model, "truncate_dim", 8),
+        lambda model: setattr(model, "max_seq_length", 16),
+        lambda model: setattr(model, "similarity_fn_name", "dot"),
+        lambda model: setattr(model[1], "pooling_mode", "cls"),
+    ],
+    ids=["weight", "swap", "word", "dtype", "prompt", "dimension", "length", "similarity", "pooling"],
+)
+def test_fingerprint_changes_with_what_is_computed(model: Any, change: Any) -> None:
+    before = fingerprint(model)
+    change(model)
+
+    assert fingerprint(model) != before
+
+
+def test_fingerprint_of_a_reranker(tmp_path: Path) -> None:
+    first = fletching.load(save_tiny_cross_encoder(tmp_path / "a"))
+    second = fletching.load(save_tiny_cross_encoder(tmp_path / "b", seed=1))
+
+    assert fingerprint(first) != fingerprint(second)
+    assert len(fingerprint(first)) == 32
