@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from fletching.errors import ArgumentError
-from fletching.text.passages import Passage, split_markdown
+from fletching.text.passages import Heading, Passage, split_markdown, split_text
 
 BLOCKS = (
     "One sentence. And another one! A third?",
@@ -103,6 +103,10 @@ def test_heading_is_cleaned(heading: str, title: str) -> None:
 @pytest.mark.parametrize("line", ["#hashtag", "####### seven", "\\# escaped"])
 def test_line_that_only_looks_like_a_heading_is_text(line: str) -> None:
     assert split_markdown(line) == [Passage(line, "", 0, len(line))]
+
+
+def test_endless_heading_is_shortened() -> None:
+    assert split_markdown(f"# {'a' * 1000}\ntext")[0].heading == "a" * 300
 
 
 def test_rule_below_a_list_is_no_heading() -> None:
@@ -212,6 +216,104 @@ def test_document_without_text_has_no_passages(document: str) -> None:
     assert split_markdown(document) == []
 
 
+@pytest.mark.parametrize(
+    "directive",
+    ["::: pkg.module", "::: pkg.module\n    options:\n      members: [a]", "::: pkg\n\n    options:\n"],
+)
+def test_directive_is_dropped_and_ends_a_passage(directive: str) -> None:
+    texts = [passage.text for passage in split_markdown(f"# API\nBefore.\n\n{directive}\n\nAfter.")]
+
+    assert texts == ["Before.", "After."]
+
+
+def test_admonition_with_colons_is_text() -> None:
+    assert split_markdown("::: tip\nWax the string.\n:::")[0].text == "::: tip\nWax the string.\n:::"
+
+
+def test_title_stands_above_headings_of_lower_levels() -> None:
+    document = "top\n## Use\na\n# Other\nb\n## Part\nc"
+
+    headings = [passage.heading for passage in split_markdown(document, title="Bow")]
+
+    assert headings == ["Bow", "Bow > Use", "Other", "Other > Part"]
+
+
+@pytest.mark.parametrize("max_words", [1, 5, 40, 1000])
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("seed", range(10))
+class TestAnyText:
+    def cut(self, seed: int, wrapped: bool, max_words: int) -> tuple[str, list[Passage]]:
+        document = build_document(seed)
+        starts = sorted(random.Random(seed).choices(range(len(document) + 1), k=3))
+        headings = [Heading(start, level, "x") for level, start in enumerate(starts, start=1)]
+        return document, split_text(document, headings=headings, wrapped=wrapped, max_words=max_words)
+
+    def test_offsets_point_at_the_text(self, seed: int, wrapped: bool, max_words: int) -> None:
+        document, passages = self.cut(seed, wrapped, max_words)
+
+        assert [document[passage.start : passage.end] for passage in passages] == [
+            passage.text for passage in passages
+        ]
+
+    def test_nothing_is_lost_and_order_is_kept(self, seed: int, wrapped: bool, max_words: int) -> None:
+        document, passages = self.cut(seed, wrapped, max_words)
+
+        assert "".join("".join(passage.text for passage in passages).split()) == "".join(document.split())
+
+    def test_no_passage_is_too_long_or_blank(self, seed: int, wrapped: bool, max_words: int) -> None:
+        _, passages = self.cut(seed, wrapped, max_words)
+
+        assert all(0 < len(passage.text.split()) <= max_words for passage in passages)
+
+
+@pytest.mark.parametrize("line", ["# no heading", "---\na: b\n---", "<!-- no comment -->", "```", "::: tip"])
+def test_text_knows_no_markup(line: str) -> None:
+    assert split_text(line) == [Passage(line, "", 0, len(line))]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("one two\n\nthree four\n\nfive", ["one two\n\nthree four", "five"]),
+        ("One two\nthree. Four five\nsix.", ["One two\nthree.", "Four five\nsix."]),
+        ("one two three\nfour five six", ["one two three", "four five six"]),
+        ("  one two three\n  four five", ["one two three", "  four five"]),
+        ("one two three four five", ["one two three four", "five"]),
+        ("火箭的羽毛", ["火箭的羽", "毛"]),
+        ("火。箭。羽毛", ["火。箭。", "羽毛"]),
+        ("x" * 130, ["x" * 128, "xx"]),
+    ],
+)
+def test_text_is_cut_as_coarsely_as_possible(text: str, parts: list[str]) -> None:
+    assert [passage.text for passage in split_text(text, max_words=4)] == parts
+
+
+def test_whole_lines_are_kept_where_nothing_runs_on() -> None:
+    texts = [
+        passage.text for passage in split_text("One. Two three\n  Four. Five six", wrapped=False, max_words=4)
+    ]
+
+    assert texts == ["One. Two three", "  Four. Five six"]
+
+
+def test_headings_of_a_text_make_a_path() -> None:
+    headings = [Heading(4, 1, "Bow"), Heading(8, 2, "Limb"), Heading(8, 2, "String"), Heading(12, 1, "Arrow")]
+
+    passages = split_text("top\none\ntwo\nthree", headings=headings, title="Book")
+
+    assert [(passage.heading, passage.text) for passage in passages] == [
+        ("Book", "top"),
+        ("Bow", "one"),
+        ("Bow > String", "two"),
+        ("Arrow", "three"),
+    ]
+
+
+def test_text_is_cut_within_its_limit() -> None:
+    with pytest.raises(ArgumentError, match=r"split_text: `max_words` must be at least 1; got 0\."):
+        split_text("text", max_words=0)
+
+
 MEGABYTE = 1_000_000
 
 
@@ -228,11 +330,18 @@ MEGABYTE = 1_000_000
             for start in ("# ", "-", "")
             for middle in (" ", " #", "{#")
         ),
+        *(f"{start}{'w ' * 200}\n{' ' * MEGABYTE}\nx" for start in ("```\n", "- ", "")),
     ],
     ids=lambda document: repr(document[:8]),
 )
 def test_megabyte_is_cut_in_linear_time(document: str) -> None:
     split_markdown(document)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("unit", ["a", "a ", " ", "\n", "a\n", f"{'w ' * 130}\n{' ' * 200_000}\n"], ids=ascii)
+def test_text_is_cut_in_linear_time(unit: str) -> None:
+    split_text(unit * (MEGABYTE // 3 // len(unit)))
 
 
 def test_limit_below_one_is_refused() -> None:
