@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["open_model", "rank_by_similarity", "someone_watches"]
+__all__ = ["open_model", "quieten", "rank_by_similarity", "someone_watches"]
 
 
 def open_model(name: str, **options: Any) -> Any:
@@ -18,14 +18,19 @@ def open_model(name: str, **options: Any) -> Any:
     Returns:
         An embedder or a reranker.
     """
+    quieten()
+
+    from fletching.models.sharing import load_shared
+
+    return load_shared(name, **{key: value for key, value in options.items() if value is not None})
+
+
+def quieten() -> None:
+    """Stop the bars of the libraries below when nobody watches; call it before transformers is imported."""
     from huggingface_hub.utils import disable_progress_bars
 
     if not someone_watches():
-        disable_progress_bars()  # transformers, imported below, asks the hub's switch for its own bars
-
-    from fletching.models import loading
-
-    return loading.load(name, **{key: value for key, value in options.items() if value is not None})
+        disable_progress_bars()  # transformers asks the hub's switch for its own bars
 
 
 def rank_by_similarity(

@@ -1,0 +1,256 @@
+"""The LanceDB table of one index, and what may go wrong with it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from fletching.errors import FletchingError, missing_extra
+
+__all__ = ["METRICS", "PassageTable", "clear_errors", "import_lancedb"]
+
+METRICS = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
+"""LanceDB's names of the similarities of sentence-transformers."""
+
+_HIT_COLUMNS = ("file", "heading", "page", "start", "end", "content")
+_KEPT_FOR = timedelta(minutes=10)  # superseded versions, for the readers that still look at them
+_MAX_PIECES = 64  # fragments or versions of a table before it is compacted
+_MAX_LITERALS = 512  # values in one SQL list
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class PassageTable:
+    """Passages with their vectors; every call is atomic.
+
+    Args:
+        table: The LanceDB table, checked out at a version by readers.
+        root: The folder of the index, for errors.
+    """
+
+    def __init__(self, table: Any, root: Path) -> None:
+        self._table = table
+        self._root = root
+
+    @classmethod
+    def create(cls, database: Any, name: str, dimension: int, root: Path) -> PassageTable:
+        """Create an empty table.
+
+        Args:
+            database: The LanceDB connection.
+            name: Of the table.
+            dimension: Of the vectors.
+            root: The folder of the index.
+
+        Returns:
+            The table.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("file", pa.string()),
+                ("digest", pa.string()),
+                ("position", pa.int32()),
+                ("heading", pa.string()),
+                ("page", pa.int32()),
+                ("start", pa.int64()),
+                ("end", pa.int64()),
+                ("content", pa.string()),
+                ("content_hash", pa.binary(16)),
+                ("vector", pa.list_(pa.float32(), dimension)),
+            ]
+        )
+        with clear_errors(root):
+            return cls(database.create_table(name, schema=schema), root)
+
+    @property
+    def version(self) -> int:
+        """Counts the changes."""
+        with clear_errors(self._root):
+            version: int = self._table.version
+            return version
+
+    def add(self, columns: dict[str, Any]) -> None:
+        """Append passages: all of them, or none.
+
+        Args:
+            columns: N values by name of the column; ``"vector"`` is a float32 array of shape ``(N, D)``.
+        """
+        import pyarrow as pa
+
+        vectors = columns["vector"]
+        with clear_errors(self._root):
+            arrays = [
+                pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+                if column.name == "vector"
+                else pa.array(columns[column.name], column.type)
+                for column in self._table.schema
+            ]
+            self._table.add(pa.record_batch(arrays, schema=self._table.schema))
+
+    def delete(self, column: str, literals: Iterable[str]) -> None:
+        """Delete the rows whose column holds one of some values.
+
+        Args:
+            column: The column.
+            literals: The values, as SQL literals.
+        """
+        with clear_errors(self._root):
+            for condition in _split_condition(column, literals):
+                self._table.delete(condition)
+
+    def scan(self, columns: Sequence[str], column: str, literals: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Go through the rows whose column holds one of some values.
+
+        Args:
+            columns: What to read.
+            column: The column.
+            literals: The values, as SQL literals.
+
+        Yields:
+            Rows as dictionaries, in no order.
+        """
+        with clear_errors(self._root):
+            for condition in _split_condition(column, literals):
+                for batch in self._table.search().where(condition).select(list(columns)).to_batches():
+                    yield from batch.to_pylist()
+
+    def read_distinct(self, column: str) -> set[Any]:
+        """Read the values of a column.
+
+        Args:
+            column: The column.
+
+        Returns:
+            Its values, each once.
+        """
+        values: set[Any] = set()
+        with clear_errors(self._root):
+            for batch in self._table.search().select([column]).limit(None).to_batches():
+                values.update(batch.column(0).unique().to_pylist())
+        return values
+
+    def find_near(self, vector: Any, metric: str, limit: int) -> list[dict[str, Any]]:
+        """Compare a vector with all rows.
+
+        Args:
+            vector: Shape ``(D,)``.
+            metric: A value of :data:`METRICS`.
+            limit: Rows to return.
+
+        Returns:
+            Rows with their ``"similarity"`` as sentence-transformers scales it, best first; equal ones by
+            file and place.
+        """
+        with clear_errors(self._root):
+            query = self._table.search(vector, vector_column_name="vector").distance_type(metric).limit(limit)
+            rows = query.select([*_HIT_COLUMNS, "_distance"]).to_list()
+        for row in rows:
+            distance = row.pop("_distance")
+            row["similarity"] = -(distance**0.5) if metric == "l2" else 1 - distance
+        return sorted(rows, key=lambda row: (-row["similarity"], row["file"], row["start"]))
+
+    def find_worded(self, words: str, limit: int) -> list[dict[str, Any]]:
+        """Find rows by BM25.
+
+        Args:
+            words: The query; nothing in it is an operator.
+            limit: Rows to return.
+
+        Returns:
+            Rows with their ``"bm25"``, best first; equal ones by file and place.
+        """
+        from lancedb.query import MatchQuery
+
+        match: Any = MatchQuery  # its defaults are hidden from type checkers
+        with clear_errors(self._root):
+            query = self._table.search(match(words, "content"), query_type="fts").limit(limit)
+            rows = query.select([*_HIT_COLUMNS, "_score"]).to_list()
+        for row in rows:
+            row["bm25"] = row.pop("_score")
+        return sorted(rows, key=lambda row: (-row["bm25"], row["file"], row["start"]))
+
+    def index_words(self) -> int:
+        """Build the BM25 index anew.
+
+        From all rows each time: scores are those of an index that was built in one go.
+
+        Returns:
+            The version to publish.
+        """
+        from lancedb.index import FTS
+
+        with clear_errors(self._root):
+            self._table.create_index("content", config=FTS(base_tokenizer="icu", max_token_length=None))
+        return self.version
+
+    @property
+    def is_worn(self) -> bool:
+        """Whether many changes have left many small files."""
+        with clear_errors(self._root):
+            fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
+            return max(fragments, len(self._table.list_versions())) > _MAX_PIECES
+
+    def compact(self) -> int:
+        """Join small files, and delete versions that no reader can still be looking at.
+
+        Only to be called right after a version was published: older ones go.
+
+        Returns:
+            The version to publish.
+        """
+        with clear_errors(self._root):
+            self._table.optimize(cleanup_older_than=_KEPT_FOR)
+        return self.version
+
+
+@contextmanager
+def clear_errors(root: Path) -> Iterator[None]:
+    """Turn what the file system and LanceDB raise into one sentence that names the index.
+
+    Args:
+        root: The folder of the index.
+    """
+    try:
+        yield
+    except FletchingError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        raise FletchingError(f"Index {root}: {_explain(error)}") from error
+
+
+def import_lancedb() -> Any:
+    """Import lancedb.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        import lancedb
+    except ModuleNotFoundError as error:
+        raise missing_extra("fletching.search", "lancedb", "search") from error
+    return lancedb
+
+
+def _split_condition(column: str, literals: Iterable[str]) -> Iterator[str]:
+    values = list(dict.fromkeys(literals))
+    for start in range(0, len(values), _MAX_LITERALS):
+        yield f"{column} IN ({', '.join(values[start : start + _MAX_LITERALS])})"
+
+
+def _explain(error: Exception) -> str:
+    """Say what is wrong and what to do about it."""
+    text = " ".join(str(error).split())[:300]
+    if getattr(error, "errno", None) in _FULL or "No space left" in text or "File too large" in text:
+        return "the disk is full. Free some space, or pass another cache folder; the state before is intact."
+    if isinstance(error, OSError) or "Permission denied" in text or "Read-only file system" in text:
+        reason = getattr(error, "strerror", None) or text
+        return f"it cannot be written ({reason}). Pass a cache folder that you may write to."
+    return f"it is damaged ({text}). Build it anew with `rebuild`."

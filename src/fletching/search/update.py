@@ -1,0 +1,292 @@
+"""Bringing an index up to the state of its folder, a little at a time and nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fletching.errors import DataError, FletchingError, bad_choice
+from fletching.models.sharing import fingerprint
+from fletching.progress import progress_bar
+from fletching.search.hits import join_content
+from fletching.search.readers import READER_VERSION, find_files, read_document, split_document
+from fletching.search.store import FileState, State, Store
+from fletching.search.table import METRICS, PassageTable
+from fletching.text.passages import Passage
+
+__all__ = ["UpdateReport", "update_store"]
+
+_COMMIT = 512  # passages embedded and written at once: what a kill can cost
+_SETTLED_NS = 2_000_000_000  # a file younger than this may change again within one tick of its clock
+
+
+@dataclass
+class UpdateReport:
+    """What an update found and did.
+
+    Args:
+        files: Files in the index now.
+        passages: Passages in the index now.
+        changed: Files that were read because they are new, or not as they were.
+        removed: Files that are gone.
+        embedded: Passages embedded by this update.
+        reused: Passages of changed files whose vector was there already.
+        skipped: Files that could not be read, and why.
+        notes: What else a user should know, one sentence each.
+        seconds: How long it took.
+    """
+
+    files: int = 0
+    passages: int = 0
+    changed: int = 0
+    removed: int = 0
+    embedded: int = 0
+    reused: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def update_store(
+    store: Store,
+    folder: Path,
+    embedder: Any,
+    *,
+    max_words: int = 120,
+    rebuild: bool = False,
+    show_progress_bar: bool | None = None,
+) -> UpdateReport:
+    """Make an index hold what its folder holds.
+
+    The table is compared with the files, and what is missing is added in commits of 512 passages, each all or
+    nothing. After a kill the next update finds the difference that is left.
+
+    Args:
+        store: The index.
+        folder: The files.
+        embedder: A `fletching.Embedder`.
+        max_words: Words of a passage.
+        rebuild: Whether to start from nothing.
+        show_progress_bar: As in `fletching.progress.progress_bar`.
+
+    Returns:
+        What was found and done.
+
+    Raises:
+        ArgumentError: If the embedder's similarity is one that LanceDB does not know.
+        FletchingError: If the cache cannot be written, or the folder holds no text.
+    """
+    begin = time.perf_counter()
+    if embedder.similarity_fn_name not in METRICS:
+        raise bad_choice("Index", "embedder.similarity_fn_name", METRICS, embedder.similarity_fn_name)
+    with store.lock():
+        update = _Update(store, folder, embedder, {"max_words": max_words, "reader": READER_VERSION})
+        report = update.run(rebuild, show_progress_bar)
+    report.seconds = time.perf_counter() - begin
+    return report
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A passage on its way into the table."""
+
+    file: str
+    digest: str
+    position: int
+    passage: Passage
+    kilobytes: float  # its share of the file, for the progress bar
+
+    @property
+    def content(self) -> str:
+        return join_content(self.passage.heading, self.passage.text)
+
+    @property
+    def content_hash(self) -> bytes:
+        return hashlib.blake2b(self.content.encode(), digest_size=16).digest()
+
+
+class _Update:
+    """One update, while the lock is held."""
+
+    def __init__(self, store: Store, folder: Path, embedder: Any, settings: dict[str, int]) -> None:
+        self.store, self.folder, self.embedder, self.settings = store, folder, embedder, settings
+        self.fingerprint = fingerprint(embedder)
+        self.report = UpdateReport()
+        self.files: dict[str, FileState] = {}  # as they are in the index when the update is done
+        self.published: State | None = None
+
+    def run(self, rebuild: bool, show_progress_bar: bool | None) -> UpdateReport:
+        """Do all of it."""
+        paths = {_name_file(path, self.folder): path for path in find_files(self.folder)}
+        if not paths:
+            raise FletchingError(
+                f"Index: {self.folder} holds no Markdown, text, HTML or PDF file. Pass a folder that does."
+            )
+        table = self._open(rebuild)
+        unread = self._keep_untouched(paths)
+        total = round(sum(_measure(path) for path in unread.values()) / 1000)
+        stored = self._read_digests(table)
+        with progress_bar(total, "Indexing (kB)", show_progress_bar) as advance:
+            self._add(table, self._read_rows(unread, stored, table), advance)
+        wanted = {state.digest for state in self.files.values()}
+        table.delete("digest", (f"'{digest}'" for digest in sorted(stored - wanted)))
+        self._finish(table)
+        return self.report
+
+    def _open(self, rebuild: bool) -> PassageTable:
+        """Open the table of this embedder, or make it; remember the published state if it is of use."""
+        published = self.store.read_state()
+        if published is not None and published.fingerprint != self.fingerprint:
+            self._note("the embedder's weights or settings are not those of the index: all is embedded again")
+        elif published is not None and published.settings != self.settings:
+            self._note("files are cut into passages in another way now: new passages are embedded")
+        if not rebuild and self.store.has_table(self.fingerprint):
+            try:
+                if published is not None and published.fingerprint == self.fingerprint:
+                    self.store.open_table(self.fingerprint, version=published.version)
+                    self.published = published
+                return self.store.open_table(self.fingerprint)
+            except FletchingError as error:
+                self.published = None
+                self._note(f"what was there could not be used and is built anew ({error})")
+        return self.store.create_table(self.fingerprint, self.embedder.get_embedding_dimension())
+
+    def _keep_untouched(self, paths: Mapping[str, Path]) -> dict[str, Path]:
+        """Take over what is known of files that look as they did; return the others."""
+        if self.published is None or self.published.settings != self.settings:
+            return dict(paths)
+        unread = {}
+        for name, path in paths.items():
+            known = self.published.files.get(name)
+            if known is not None and _stat(path) == (known.size, known.mtime_ns):
+                self.files[name] = known
+            else:
+                unread[name] = path
+        return unread
+
+    def _read_digests(self, table: PassageTable) -> set[str]:
+        """Name the file states in the table; rows of a killed update count."""
+        if self.published is not None and self.published.version == table.version:
+            return {state.digest for state in self.published.files.values()}
+        return table.read_distinct("digest")
+
+    def _read_rows(self, paths: Mapping[str, Path], stored: set[str], table: PassageTable) -> Iterator[_Row]:
+        """Yield the passages that the table lacks, file by file."""
+        for name, path in paths.items():
+            try:
+                size, mtime_ns = _stat(path)
+                settled = time.time_ns() - mtime_ns > _SETTLED_NS
+                content = path.read_bytes()
+                digest = self._digest(name, content)
+                known = self.published.files.get(name) if self.published else None
+                if known is not None and known.digest == digest:
+                    self.files[name] = FileState(size, mtime_ns * settled, digest, known.passages)
+                    continue
+                document = read_document(content, path.suffix, source=name)
+                passages = split_document(document, max_words=self.settings["max_words"], source=name)
+            except (OSError, DataError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                self.report.skipped[name] = reason.removeprefix(f"{name}: ")
+                continue
+            self.report.changed += 1
+            there = set()
+            if digest in stored:  # a killed update was here
+                there = {row["position"] for row in table.scan(["position"], "digest", [f"'{digest}'"])}
+            for position, passage in enumerate(passages):
+                if position not in there:
+                    yield _Row(name, digest, position, passage, size / 1000 / len(passages))
+            self.files[name] = FileState(size, mtime_ns * settled, digest, len(passages))
+
+    def _digest(self, name: str, content: bytes) -> str:
+        digest = hashlib.blake2b(f"{name}\0{sorted(self.settings.items())}\0".encode(), digest_size=16)
+        digest.update(content)
+        return digest.hexdigest()
+
+    def _add(self, table: PassageTable, rows: Iterator[_Row], advance: Callable[[int], None]) -> None:
+        """Embed and write what is new; count it in whole kilobytes."""
+        done = 0.0
+        while batch := list(islice(rows, _COMMIT)):
+            table.add(
+                {
+                    "file": [row.file for row in batch],
+                    "digest": [row.digest for row in batch],
+                    "position": [row.position for row in batch],
+                    "heading": [row.passage.heading for row in batch],
+                    "page": [row.passage.page for row in batch],
+                    "start": [row.passage.start for row in batch],
+                    "end": [row.passage.end for row in batch],
+                    "content": [row.content for row in batch],
+                    "content_hash": [row.content_hash for row in batch],
+                    "vector": self._embed(table, batch),
+                }
+            )
+            before, done = int(done), done + sum(row.kilobytes for row in batch)
+            advance(int(done) - before)
+
+    def _embed(self, table: PassageTable, batch: Iterable[_Row]) -> Any:
+        """Return the vectors, shape ``(N, D)``: those that are in the table, and new ones for the rest."""
+        import numpy as np
+
+        contents = {row.content_hash: row.content for row in batch}
+        vectors = {
+            row["content_hash"]: np.asarray(row["vector"], dtype=np.float32)
+            for row in table.scan(
+                ["content_hash", "vector"], "content_hash", (f"X'{key.hex()}'" for key in contents)
+            )
+        }
+        new = [key for key in contents if key not in vectors]
+        if new:
+            embeddings = self.embedder.encode_document(
+                [contents[key] for key in new], show_progress_bar=False
+            )
+            vectors.update(zip(new, embeddings, strict=True))
+        rows = [vectors[row.content_hash] for row in batch]
+        self.report.embedded += len(new)
+        self.report.reused += len(rows) - len(new)
+        return np.stack(rows)
+
+    def _finish(self, table: PassageTable) -> None:
+        """Publish the new state, if anything is new."""
+        report, before = self.report, self.published
+        report.files = len(self.files)
+        report.passages = sum(state.passages for state in self.files.values())
+        report.removed = len(before.files.keys() - self.files.keys()) if before else 0
+        if not report.passages:
+            reasons = "".join(f" {name}: {why}" for name, why in islice(report.skipped.items(), 3))
+            raise FletchingError(f"Index: no file of {self.folder} holds text that can be read.{reasons}")
+        if before is None or before.version != table.version:
+            self._publish(table.index_words())
+            if table.is_worn:
+                self._publish(table.compact())
+        elif before.files != self.files:
+            self._publish(before.version)
+
+    def _publish(self, version: int) -> None:
+        metric = METRICS[self.embedder.similarity_fn_name]
+        self.store.publish(State(self.fingerprint, metric, self.settings, version, self.files))
+
+    def _note(self, sentence: str) -> None:
+        self.report.notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
+
+
+def _name_file(path: Path, folder: Path) -> str:
+    """Name a file as the index does, in Unicode whatever the file system holds."""
+    name = path.relative_to(folder).as_posix()
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _measure(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it went away; reading it will say so
+        return 0
