@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
+PARTS  := $(sort $(dir $(wildcard integrations/*/pyproject.toml)))
 READY  := $(VENV)/.ready
+QUESTION := What happens to a document that is too long?
 SAY    := @printf '==> %s\n'
 
 .PHONY: help demo test check lint fix docs new-method clean
@@ -14,9 +16,9 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 		printf '%-12s %s\n' "$$name" "$$text"; done
 
-demo: $(READY)  ## rank passages of this repository, before and after
-	$(SAY) "Ranking this repository's own documentation"
-	@$(BIN)/fletching demo
+demo: $(READY)  ## search this repository's own documentation, before and after reranking
+	$(SAY) "Searching docs/ for an answer: $(QUESTION)"
+	@$(BIN)/fletching search docs "$(QUESTION)" --cache build/search
 
 test: lint  ## run everything a change must pass
 	$(SAY) "Running the tests, the docstring examples and the examples of the documentation"
@@ -32,6 +34,8 @@ lint: $(READY)  ## check format, style, imports, types and spelling; runs no tes
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports
 	$(SAY) "Checking types"
 	@$(BIN)/mypy
+	@$(BIN)/mypy --package langchain_fletching --package llama_index.embeddings.fletching \
+		--package llama_index.postprocessor.fletching --package llama_index.retrievers.fletching
 	$(SAY) "Checking spelling"
 	@$(BIN)/typos
 
@@ -54,11 +58,12 @@ clean:  ## remove .venv and everything that was built
 	@rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard integrations/*/pyproject.toml)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		printf '==> %s\n' "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); }
 	$(SAY) "Installing torch, the largest download"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(SAY) "Installing fletching, its extras and its tools"
-	@$(PIP) install --constraint constraints.txt --editable ".[train,evaluate,plot,offline,docs,dev]"
+	@$(PIP) install --constraint constraints.txt $(PARTS:%=--editable ./%) \
+		--editable ".[train,search,evaluate,plot,offline,docs,dev]"
 	@touch $@

@@ -52,7 +52,7 @@ def _names_for_doctests(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def _model_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny stand-ins under the names that the examples use, so that each runs offline and at once."""
+    """Tiny stand-ins under the names that the examples use, and `docs`: each runs offline and at once."""
     from fletching.models.minilm import HUB_ID, find_minilm
     from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_t5
 
@@ -64,6 +64,7 @@ def _model_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     authors = Path(save_tiny_t5(root / "Jun421/MVP-base"))
     config = json.loads((authors / "config.json").read_text())
     (authors / "config.json").write_text(json.dumps({**config, "architectures": ["FiDT5"]}))
+    (root / "docs").symlink_to(Path(__file__).parent / "docs", target_is_directory=True)
     return root
 
 

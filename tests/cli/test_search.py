@@ -148,7 +148,7 @@ def test_interrupted_search_says_what_is_kept(folder: Path, monkeypatch: pytest.
     [
         (["nowhere", "why"], "Index: `folder` must be an existing folder; got 'nowhere'"),
         (["docs", " "], "fletching search: `QUESTION` must be a query with at least one visible character"),
-        (["docs", "why", "--embed", "strong"], "Index: `embedder` must be an embedder; got 'strong'"),
+        (["docs", "why", "--embed", "strong"], "it opens as Reranker, which is no embedder"),
         (
             ["docs", "why", "--rerank", "mvp-mni"],
             "there is no such folder, and no method registers this name",

@@ -401,16 +401,18 @@ def test_an_argument_the_class_does_not_take_is_the_callers(saved):
 
 
 @pytest.mark.parametrize(
-    ("save", "kind", "saved_as"),
-    [
-        (save_tiny_embedder, "reranker", "SentenceTransformer"),
-        (save_tiny_cross_encoder, "embedder", "CrossEncoder"),
-    ],
+    ("save", "kind", "name"),
+    [(save_tiny_embedder, "reranker", "Embedder"), (save_tiny_cross_encoder, "embedder", "Reranker")],
 )
-def test_one_kind_does_not_open_as_the_other(tmp_path, save, kind, saved_as):
+def test_one_kind_does_not_open_as_the_other(tmp_path, save, kind, name):
     """sentence-transformers would convert it, with a new head of random weights."""
-    with pytest.raises(CheckpointError, match=f"saved as a {saved_as}, which is no {kind}. Leave `kind` out"):
+    with pytest.raises(CheckpointError, match=f"it opens as {name}, which is no {kind}"):
         fletching.load(save(tmp_path / "model"), kind=kind)
+
+
+def test_named_reranker_does_not_open_as_an_embedder():
+    with pytest.raises(CheckpointError, match="it opens as MVPReranker, which is no embedder"):
+        fletching.load("mvp-mini", kind="embedder")
 
 
 def test_hub_id_of_minilm_opens_the_installed_wheel():

@@ -93,6 +93,8 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
         _refuse_foreign_activation(checkpoint)
         _refuse_foreign_shards(checkpoint)
         model_class = model_class or _choose_class(checkpoint, kind)
+        if kind is not None and not issubclass(model_class, KINDS[kind]):  # no conversion: its head is random
+            raise bad_checkpoint(location, f"it opens as {model_class.__name__}, which is no {kind}")
         with _loading_reports(location) as reports, _caller_is_told(model_class):
             model = model_class(location, **options)
         _check_reports(location, reports)
@@ -256,10 +258,6 @@ def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
                 checkpoint.location,
                 f"it was saved as a {saved_as}, which is neither embedder nor reranker here",
                 f"Open it with sentence_transformers.{saved_as}",
-            )
-        if kind is not None and kind != _SAVED_AS[saved_as]:  # would open, with a head of random weights
-            raise bad_checkpoint(
-                checkpoint.location, f"it was saved as a {saved_as}, which is no {kind}", "Leave `kind` out"
             )
         return KINDS[_SAVED_AS[saved_as]]
     if kind is not None:

@@ -93,7 +93,7 @@ class Index:
         """The model, loaded on first use and shared within the process."""
         model = self._embedder
         if isinstance(model, (str, Path)):
-            model = load_shared(model, **self._model_options)
+            model = load_shared(model, kind="embedder", **self._model_options)
         if not hasattr(model, "encode_document"):
             raise bad_argument(
                 "Index", "embedder", "an embedder", self._embedder, "Pass a reranker to `search`"
@@ -117,10 +117,13 @@ class Index:
         Raises:
             FletchingError: If the cache cannot be written, or no file holds text that can be read.
         """
+        embedder = self.embedder
+        self._fingerprint = embedder, fingerprint(embedder)  # anew: it may have been trained since
         return update_store(
             self._store,
             self.folder,
-            self.embedder,
+            embedder,
+            self._fingerprint[1],
             max_words=self.max_words,
             rebuild=rebuild,
             show_progress_bar=show_progress_bar,
@@ -259,7 +262,7 @@ def open_reranker(reranker: Any) -> Any:
     Raises:
         ArgumentError: If it is an embedder.
     """
-    model = load_shared(reranker) if isinstance(reranker, (str, Path)) else reranker
+    model = load_shared(reranker, kind="reranker") if isinstance(reranker, (str, Path)) else reranker
     if not hasattr(model, "rank"):
         raise bad_argument("Index.search", "reranker", "a reranker", reranker, "An embedder goes to `Index`")
     return model

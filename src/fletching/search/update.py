@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fletching.errors import DataError, FletchingError, bad_choice
-from fletching.models.sharing import fingerprint
 from fletching.progress import progress_bar
 from fletching.search.hits import join_content
 from fletching.search.readers import READER_VERSION, find_files, read_document, split_document
@@ -56,6 +55,7 @@ def update_store(
     store: Store,
     folder: Path,
     embedder: Any,
+    fingerprint: str,
     *,
     max_words: int = 120,
     rebuild: bool = False,
@@ -70,6 +70,7 @@ def update_store(
         store: The index.
         folder: The files.
         embedder: A `fletching.Embedder`.
+        fingerprint: Its fingerprint.
         max_words: Words of a passage.
         rebuild: Whether to start from nothing.
         show_progress_bar: As in `fletching.progress.progress_bar`.
@@ -85,7 +86,8 @@ def update_store(
     if embedder.similarity_fn_name not in METRICS:
         raise bad_choice("Index", "embedder.similarity_fn_name", METRICS, embedder.similarity_fn_name)
     with store.lock():
-        update = _Update(store, folder, embedder, {"max_words": max_words, "reader": READER_VERSION})
+        settings = {"max_words": max_words, "reader": READER_VERSION}
+        update = _Update(store, folder, embedder, fingerprint, settings)
         report = update.run(rebuild, show_progress_bar)
     report.seconds = time.perf_counter() - begin
     return report
@@ -113,9 +115,11 @@ class _Row:
 class _Update:
     """One update, while the lock is held."""
 
-    def __init__(self, store: Store, folder: Path, embedder: Any, settings: dict[str, int]) -> None:
-        self.store, self.folder, self.embedder, self.settings = store, folder, embedder, settings
-        self.fingerprint = fingerprint(embedder)
+    def __init__(
+        self, store: Store, folder: Path, embedder: Any, fingerprint: str, settings: dict[str, int]
+    ) -> None:
+        self.store, self.folder, self.embedder = store, folder, embedder
+        self.fingerprint, self.settings = fingerprint, settings
         self.report = UpdateReport()
         self.files: dict[str, FileState] = {}  # as they are in the index when the update is done
         self.published: State | None = None
