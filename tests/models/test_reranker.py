@@ -157,3 +157,34 @@ def test_a_query_that_leaves_no_room_for_chunks_is_refused(model):
 def test_a_bad_option_is_refused_before_anything_is_opened(option):
     with pytest.raises(ArgumentError, match=f"`{next(iter(option))}` must be one of"):
         Reranker("no/such/folder", **option)
+
+
+# --- long queries ---
+
+
+@pytest.mark.parametrize("words", [20, 46, 47, 60, 500])
+def test_a_clipped_query_gives_the_scores_and_losses_of_the_whole(model, monkeypatch, words):
+    """A tiny model reads 48 tokens; 500 words are 500 tokens that cannot fit beside a document."""
+    query = "arrow " * words
+    clipped = model.rank(query, TEXTS)
+    monkeypatch.setattr(Reranker, "_clip_queries", lambda self, pairs: (pairs, [0] * len(pairs)))
+    whole = model.rank(query, TEXTS)
+
+    assert clipped == whole
+    assert clipped.lost_tokens == whole.lost_tokens
+
+
+def test_a_query_of_100_000_characters_is_tokenized_once(model, monkeypatch):
+    longest = []
+    preprocess = Reranker.preprocess
+
+    def watch(self, inputs, *args, **kwargs):
+        longest.append(max(len(query) for query, _ in inputs))
+        return preprocess(self, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(Reranker, "preprocess", watch)
+    ranking = model.rank("feather " * 12_500, ["wood", "goose"] * 50)
+
+    assert max(longest) < 2000
+    assert len(ranking) == 100
+    assert min(ranking.lost_tokens.values()) > 12_000

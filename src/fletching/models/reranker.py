@@ -30,6 +30,7 @@ SCORES: dict[str, Callable[[], nn.Module]] = {"logit": nn.Identity, "probability
 LONG = ("truncate", "chunk_max")
 """What ``long=`` may be."""
 
+_MAX_BYTES = 4  # of a character: no tokenizer makes more tokens of it
 _MIN_CHUNK = 16  # tokens of a document that must fit beside the query for chunks to make sense
 _OVERLAP = 8  # chunks share one eighth of their tokens, so that no sentence is only seen cut
 
@@ -402,6 +403,7 @@ class Reranker(MicroBatched, CrossEncoder):
         if not pairs:
             return torch.tensor([], device=target)
         state = state or CallState()
+        pairs, unread = self._clip_queries(pairs)
         tokenized = self._tokenize_rows(pairs, prompt=prompt, before_chunk=state.check, **kwargs)
         if tokenized is None:
             # flash attention flattens its batches: sentence-transformers knows how
@@ -420,6 +422,7 @@ class Reranker(MicroBatched, CrossEncoder):
             pairs,
             [len(group) for group in lists],
             tokenized,
+            unread,
             prompt=prompt,
             device=target,
             max_rows=batch_size,
@@ -440,6 +443,7 @@ class Reranker(MicroBatched, CrossEncoder):
         pairs: list[Pair],
         list_sizes: list[int],
         tokenized: TokenizedRows,
+        unread: list[int],
         *,
         prompt: str | None,
         device: torch.device,
@@ -451,7 +455,7 @@ class Reranker(MicroBatched, CrossEncoder):
     ) -> Tensor:
         """Look at what is too long, encode every row, score every list; logits in the order of ``pairs``."""
         too_long = [index for index, row in enumerate(tokenized.rows) if self.is_full(row)]
-        cut = self._count_lost(pairs, too_long, tokenized, state, prompt=prompt, **kwargs)
+        cut = self._count_lost(pairs, too_long, tokenized, unread, state, prompt=prompt, **kwargs)
         owners = list(range(len(pairs)))
         if cut and long == "chunk_max":
             pairs, owners = self._split_documents(pairs, cut, prompt=prompt, **kwargs)
@@ -459,7 +463,8 @@ class Reranker(MicroBatched, CrossEncoder):
             assert chunks is not None, "the whole documents could be split into rows"
             tokenized = chunks
             still_full = [index for index, row in enumerate(tokenized.rows) if self.is_full(row)]
-            left = self._count_lost(pairs, still_full, tokenized, state, prompt=prompt, **kwargs)
+            unread = [unread[owner] for owner in owners]
+            left = self._count_lost(pairs, still_full, tokenized, unread, state, prompt=prompt, **kwargs)
             for index, count in left.items():  # of a long query, which no chunk of its document can hold
                 state.lost_tokens[owners[index]] = max(count, state.lost_tokens.get(owners[index], 0))
         elif cut:
@@ -504,7 +509,41 @@ class Reranker(MicroBatched, CrossEncoder):
             f"{number}; load it in float32 or check its weights."
         )
 
-    # --- long documents ---
+    # --- long queries and documents ---
+
+    def _clip_queries(self, pairs: list[Pair]) -> tuple[list[Pair], list[int]]:
+        """Cut queries behind the last token that can fit, so that no document has to wait for the rest.
+
+        Returns:
+            ``(pairs, unread)``: the pairs, and the tokens that each query lost here.
+        """
+        longest: dict[str, int] = {}
+        for query, document in pairs:
+            longest[query] = max(longest.get(query, 0), len(document))
+        clipped = {query: self._clip(query, _MAX_BYTES * count) for query, count in longest.items()}
+        return [(clipped[query][0], document) for query, document in pairs], [
+            clipped[query][1] for query, _ in pairs
+        ]
+
+    def _clip(self, query: str, longest: int) -> tuple[str, int]:
+        """Keep more tokens than fit and than a document has: which of the two is longer decides the cut."""
+        limit = self.max_seq_length
+        if limit is None or len(query) <= max(limit, longest) or not self.tokenizer.is_fast:
+            return query, 0
+        offsets, kept = self._read_offsets(query), max(limit, longest) + 1
+        return (query[: offsets[kept - 1][1]], len(offsets) - kept) if len(offsets) > kept else (query, 0)
+
+    def _read_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Say where each token begins and ends in a text."""
+        with self._tokenizer_lock:
+            offsets: list[tuple[int, int]] = self.tokenizer(
+                text,
+                add_special_tokens=False,
+                truncation=False,
+                return_offsets_mapping=True,
+                verbose=False,
+            )["offset_mapping"]
+        return offsets
 
     def _untruncated_length(self, pair: Pair, **kwargs: Any) -> int:
         options = {**kwargs, "processing_kwargs": {"text": {"truncation": False, "verbose": False}}}
@@ -515,6 +554,7 @@ class Reranker(MicroBatched, CrossEncoder):
         pairs: list[Pair],
         too_long: list[int],
         tokenized: TokenizedRows,
+        unread: list[int],
         state: CallState,
         **kwargs: Any,
     ) -> dict[int, int]:
@@ -522,7 +562,7 @@ class Reranker(MicroBatched, CrossEncoder):
         lengths, lost = tokenized.lengths(), {}
         for index in too_long:
             state.check()
-            lost[index] = self._untruncated_length(pairs[index], **kwargs) - lengths[index]
+            lost[index] = self._untruncated_length(pairs[index], **kwargs) - lengths[index] + unread[index]
         return {index: count for index, count in lost.items() if count > 0}
 
     def _split_documents(
@@ -552,14 +592,7 @@ class Reranker(MicroBatched, CrossEncoder):
             raise bad_argument(
                 type(self).__name__, "query", domain, query, "Shorten it or raise max_seq_length"
             )
-        with self._tokenizer_lock:
-            offsets = self.tokenizer(
-                document,
-                add_special_tokens=False,
-                truncation=False,
-                return_offsets_mapping=True,
-                verbose=False,
-            )["offset_mapping"]
+        offsets = self._read_offsets(document)
         if not offsets:  # it is the query that does not fit
             return [document]
         step = room - room // _OVERLAP
