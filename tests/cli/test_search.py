@@ -21,6 +21,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "embedder": save_tiny_embedder(folder / "embedder"),
         "other": save_tiny_embedder(folder / "other", seed=1),
+        "third": save_tiny_embedder(folder / "third", seed=2),
         "mvp-mini": save_tiny_cross_encoder(folder / "reranker"),
         "strong": save_tiny_cross_encoder(folder / "strong", seed=1),
     }
@@ -30,7 +31,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def _tiny_models(models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     load = loading.load
     names = {**models, minilm.HUB_ID: models["embedder"]}
+    find_kind = loading.find_kind
     monkeypatch.setattr(sharing, "load", lambda name, **options: load(names.get(name, name), **options))
+    monkeypatch.setattr(loading, "find_kind", lambda name: find_kind(names.get(name, name)))
 
 
 @pytest.fixture
@@ -100,6 +103,25 @@ def test_search_compares_two_embedders(folder: Path) -> None:
     assert [hit["retrieval_rank"] for hit in hits] == [1, 2, 3, 4, 5] * 2
     other = run_json(folder, "which arrow", "--embed", "other", "--rerank", "none")
     assert hits[5:] == [{"system": "other", **hit} for hit in other]
+
+
+def test_search_opens_and_embeds_only_what_it_compares(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    load = sharing.load
+    monkeypatch.setattr(sharing, "load", lambda name, **options: opened.append(name) or load(name, **options))
+    monkeypatch.setattr(sharing, "_slots", {})
+    run(folder, "which arrow", "--compare", "other,third")
+
+    assert opened == ["other", "third"]
+    assert len(list((tmp_path / "cache").glob("*/*"))) == 2
+
+
+@pytest.mark.parametrize("name", ["mvp-mni", "other"])
+def test_search_refuses_a_wrong_reranker_before_it_embeds(folder: Path, tmp_path: Path, name: str) -> None:
+    assert run(folder, "which arrow", "--rerank", name).exit_code == 2
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("value", ["", "a", "a,b,c", ",b"])

@@ -18,7 +18,7 @@ from transformers import BertForSequenceClassification, DistilBertConfig, Distil
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
 from fletching.models.embedder import Embedder
-from fletching.models.loading import _loading_reports
+from fletching.models.loading import _loading_reports, find_kind
 from fletching.models.reranker import Reranker
 from fletching.testing import (
     build_tiny_tokenizer,
@@ -413,6 +413,20 @@ def test_one_kind_does_not_open_as_the_other(tmp_path, save, kind, name):
 def test_named_reranker_does_not_open_as_an_embedder():
     with pytest.raises(CheckpointError, match="it opens as MVPReranker, which is no embedder"):
         fletching.load("mvp-mini", kind="embedder")
+
+
+@pytest.mark.parametrize(
+    ("save", "kind"), [(save_tiny_embedder, "embedder"), (save_tiny_cross_encoder, "reranker")]
+)
+def test_kind_is_found_without_loading(tmp_path, save, kind):
+    folder = Path(save(tmp_path / "model"))
+    (folder / "model.safetensors").unlink()
+
+    assert find_kind(folder) == kind
+
+
+def test_kind_of_a_named_checkpoint_is_found():
+    assert find_kind("mvp-mini") == "reranker"
 
 
 def test_hub_id_of_minilm_opens_the_installed_wheel():

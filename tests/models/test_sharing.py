@@ -101,7 +101,7 @@ def change_weight(model: Any) -> None:
 
 
 def swap_weights(model: Any) -> None:
-    """The sum stays; two values change places."""
+    """The plain sum stays; two rows change places."""
     with torch.no_grad():
         weights = next(model.parameters())
         weights[:2] = weights[:2].flip(0)
@@ -118,19 +118,40 @@ def change_word(model: Any) -> None:
         swap_weights,
         change_word,
         lambda model: model.to(torch.bfloat16),
+        lambda model: setattr(model[0].model.config, "hidden_act", "relu"),
         lambda model: model.prompts.update(query="query: "),
         lambda model: setattr(model, "truncate_dim", 8),
         lambda model: setattr(model, "max_seq_length", 16),
         lambda model: setattr(model, "similarity_fn_name", "dot"),
         lambda model: setattr(model[1], "pooling_mode", "cls"),
     ],
-    ids=["weight", "swap", "word", "dtype", "prompt", "dimension", "length", "similarity", "pooling"],
+    ids=[
+        "weight",
+        "swap",
+        "word",
+        "dtype",
+        "config",
+        "prompt",
+        "dimension",
+        "length",
+        "similarity",
+        "pooling",
+    ],
 )
 def test_fingerprint_changes_with_what_is_computed(model: Any, change: Any) -> None:
     before = fingerprint(model)
     change(model)
 
     assert fingerprint(model) != before
+
+
+def test_fingerprint_sees_any_two_values_of_a_large_tensor_change_places() -> None:
+    layer = torch.nn.Embedding(3000, 1000)
+    before = fingerprint(layer)
+    with torch.no_grad():
+        layer.weight[[1, 2000]] = layer.weight[[2000, 1]]
+
+    assert fingerprint(layer) != before
 
 
 def test_fingerprint_of_a_reranker(tmp_path: Path) -> None:

@@ -137,9 +137,7 @@ def test_search_with_other_weights_says_so(open_index: Open, tmp_path: Path) -> 
     open_index(embedder=folder).update()
     save_tiny_embedder(folder, seed=1)
 
-    with pytest.raises(
-        FletchingError, match=r"made with other weights or settings of the embedder\. Call `update`"
-    ):
+    with pytest.raises(FletchingError, match=r"made with other weights or settings\. Call `update`"):
         open_index(embedder=folder).search("feathers")
 
 
@@ -164,6 +162,42 @@ def test_threads_find_what_one_finds(index: Index, reranker: Any) -> None:
         found = list(pool.map(lambda query: index.search(query, reranker=reranker), queries))
 
     assert found == [index.search(query, reranker=reranker) for query in queries]
+
+
+def test_search_with_another_cut_says_so(open_index: Open, index: Index) -> None:
+    with pytest.raises(FletchingError, match="made with other weights or settings"):
+        open_index(max_words=50).retrieve("feathers")
+
+
+@pytest.mark.parametrize("embedder", [None, 3, "", []])
+def test_embedder_must_be_one(folder: Path, embedder: Any) -> None:
+    with pytest.raises(
+        ArgumentError, match="Index: `embedder` must be a checkpoint name, a folder, a hub id or"
+    ):
+        Index(folder, embedder=embedder)
+
+
+@pytest.mark.parametrize("value", [None, 3, "nowhere"])
+def test_folder_must_be_one(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="Index: `folder` must be an existing folder; got"):
+        Index(value)
+
+
+def test_counts_may_be_huge(index: Index) -> None:
+    assert len(index.search("feathers", 2**70, candidates=2**33)) == 5
+
+
+def test_ties_are_ordered_by_file_however_the_index_grew(open_index: Open, folder: Path, write: Any) -> None:
+    """Sixty equal passages; the index sees the later files first."""
+    index = open_index()
+    for names in (range(30, 60), range(30)):
+        for number in names:
+            write(folder / f"same-{number:02}.txt", "The goose has feathers.")
+        index.update()
+
+    worded = {hit.file for hit in index.retrieve("goose feathers", 6) if hit.bm25}
+    assert len(worded) >= 3
+    assert worded == {f"same-{number:02}.txt" for number in range(len(worded))}
 
 
 def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

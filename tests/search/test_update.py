@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -24,6 +23,7 @@ import torch
 import fletching
 from fletching.errors import ArgumentError, FletchingError
 from fletching.search import Index, update
+from fletching.search import table as table_module
 from fletching.search.table import PassageTable
 from fletching.testing import save_tiny_embedder
 
@@ -35,7 +35,7 @@ def read_rows(index: Index) -> list[dict[str, Any]]:
     """Everything that is published, in a fixed order."""
     state = index._store.read_state()
     assert state is not None
-    table = index._store.open_table(state.fingerprint, version=state.version)._table
+    table = index._store.open_table(state.table, version=state.version)._table
     rows = table.search().limit(None).to_list()
     return sorted(rows, key=lambda row: (row["file"], row["position"]))
 
@@ -254,25 +254,11 @@ def count_calls(
     monkeypatch.setattr(owner, name, wrapped)
 
 
-@pytest.mark.parametrize("place", ["add", "index_words", "delete", "compact"])
-@pytest.mark.parametrize("call", [1, 2, 3])
-@pytest.mark.usefixtures("small_commits")
-def test_update_after_a_kill_ends_like_an_undisturbed_one(
-    open_index: Open,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
-    call: int,
-    write: Write,
-) -> None:
-    index = open_index()
-    index.update()
-    write(
-        folder / "bow.md", "# Bow\n\nThe bow is of wood from a goose.\n\n## String\n\nThe string.\n", age=99
-    )
-    write(folder / "new.md", "\n".join(f"# Part {n}\n\nArrow {n}.\n" for n in range(4)), age=99)
-    (folder / "target.txt").unlink()
+KILLS = [("add", 1), ("add", 2), ("add", 3), ("delete", 1), ("index_words", 1), ("compact", 1)]
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, index: Index, place: str, call: int, **options: Any) -> None:
+    """Update, and die before the n-th call of a method."""
 
     def kill(number: int) -> None:
         if number == call:
@@ -280,13 +266,137 @@ def test_update_after_a_kill_ends_like_an_undisturbed_one(
 
     with monkeypatch.context() as patch:
         count_calls(patch, PassageTable, place, kill)
-        with contextlib.suppress(Killed):
-            index.update()
-    before_kill = call - 1 if place == "add" else 3
+        with pytest.raises(Killed):
+            index.update(**options)
+
+
+@pytest.fixture
+def changed_index(open_index: Open, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Index:
+    """An index whose folder has changed since: six passages to embed, three to delete."""
+    monkeypatch.setattr(table_module, "_MAX_VERSIONS", 1)  # compact at once
+    index = open_index()
+    index.update()
+    write(folder / "bow.md", "# Bow\n\nThe bow is of wood from a goose.\n\n## String\n\nStrings.\n", age=99)
+    write(folder / "new.md", "\n".join(f"# Part {n}\n\nArrow {n}.\n" for n in range(4)), age=99)
+    (folder / "target.txt").unlink()
+    return index
+
+
+@pytest.mark.parametrize(("place", "call"), KILLS)
+@pytest.mark.usefixtures("small_commits")
+def test_update_after_a_kill_ends_like_an_undisturbed_one(
+    changed_index: Index,
+    open_index: Open,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    call: int,
+) -> None:
+    kill_at(monkeypatch, changed_index, place, call)
+    commits_before = call - 1 if place == "add" else 3
     report = open_index().update()
 
-    assert report.embedded <= 6 - min(2 * before_kill, 6)
+    assert report.embedded == 6 - 2 * commits_before
     assert_like_new(open_index(), tmp_path)
+
+
+@pytest.mark.parametrize(("place", "call"), KILLS)
+@pytest.mark.usefixtures("small_commits")
+def test_files_may_be_as_before_again_after_a_kill(
+    changed_index: Index,
+    open_index: Open,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Write,
+    place: str,
+    call: int,
+) -> None:
+    kill_at(monkeypatch, changed_index, place, call)
+    (folder / "new.md").unlink()
+    write(
+        folder / "bow.md",
+        "# Bow\n\nThe bow is of wood.\n\n## String\n\nThe string is on the bow.\n",
+        age=9999,
+    )
+    write(folder / "target.txt", "The archer shot at the target in the wind.\n", age=9999)
+    report = open_index().update()
+
+    assert (report.files, report.passages) == (3, 5)
+    assert_like_new(open_index(), tmp_path)
+
+
+@pytest.mark.parametrize(("place", "call"), [("add", 1), ("add", 2), ("index_words", 1)])
+@pytest.mark.usefixtures("small_commits")
+def test_killed_rebuild_leaves_the_state_before(
+    open_index: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, call: int
+) -> None:
+    index = open_index()
+    index.update()
+    before = index.retrieve("feathers")
+    kill_at(monkeypatch, index, place, call, rebuild=True)
+
+    assert index.retrieve("feathers") == open_index().retrieve("feathers") == before
+    assert open_index().update().passages == 5
+    assert_like_new(open_index(), tmp_path)
+    assert len(list(index.root.glob("*.lance"))) <= 2
+
+
+def test_folder_that_was_empty_for_a_while_loses_nothing(
+    open_index: Open, folder: Path, tmp_path: Path, write: Write
+) -> None:
+    index = open_index()
+    index.update()
+    texts = {path: path.read_text() for path in folder.rglob("*.*")}
+    for path in texts:
+        write(path, "", age=50)
+    with pytest.raises(FletchingError, match="holds text that can be read"):
+        index.update()
+    for path, text in texts.items():
+        write(path, text)
+
+    assert index.update().passages == 5
+    assert_like_new(index, tmp_path)
+
+
+def test_readers_beside_a_rebuild_see_complete_states(open_index: Open) -> None:
+    index = open_index()
+    index.update()
+    expected = index.retrieve("feathers")
+    stop, wrong = threading.Event(), []
+
+    def read() -> None:
+        reader = open_index()
+        while not stop.is_set():
+            try:
+                found = reader.retrieve("feathers")
+            except FletchingError as error:
+                wrong.append(str(error))
+            else:
+                wrong.extend([] if found == expected else ["other hits"])
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        index.update(rebuild=True)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_many_updates_are_compacted(open_index: Open, folder: Path, tmp_path: Path, write: Write) -> None:
+    index = open_index()
+    for number in range(12):
+        write(folder / "bow.md", f"# Bow\n\nThe bow number {number} is of wood.\n", age=900 - number)
+        index.update()
+    state = index._store.read_state()
+    assert state is not None
+
+    assert index._store.open_table(state.table).version == state.version
+    assert_like_new(index, tmp_path)
 
 
 @pytest.mark.usefixtures("small_commits")
@@ -331,6 +441,7 @@ def test_scores_after_many_changes_are_those_of_a_new_index(
 KILLED_CHILD = """
 import sys, time
 from fletching.search import Index, update
+from fletching.search import table as table_module
 from fletching.models.embedder import Embedder
 
 update._COMMIT = 4
@@ -455,11 +566,29 @@ def test_file_that_goes_away_is_skipped(
     assert report.passages == 5
 
 
+def test_known_file_that_goes_away_is_skipped(
+    open_index: Open, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_index().update()
+    find = update.find_files
+
+    def find_and_lose(path: Path) -> list[Path]:
+        found = find(path)
+        (folder / "target.txt").unlink()
+        return found
+
+    monkeypatch.setattr(update, "find_files", find_and_lose)
+    report = open_index().update()
+
+    assert report.skipped == {"target.txt": "No such file or directory"}
+    assert report.passages == 4
+
+
 def test_cache_that_cannot_be_written_is_named(folder: Path, embedder: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(
-        FletchingError, match=r"it cannot be written \(.*\). Pass a cache folder that you may"
+        FletchingError, match=r"it cannot be read or written \(.*\). Pass a cache folder that you may"
     ):
         Index(folder, embedder=embedder, cache=tmp_path / "file")
 
@@ -468,7 +597,7 @@ def test_cache_that_cannot_be_written_is_named(folder: Path, embedder: Any, tmp_
 def test_cache_without_permission_is_named(folder: Path, embedder: Any, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
 
-    with pytest.raises(FletchingError, match=r"it cannot be written"):
+    with pytest.raises(FletchingError, match=r"it cannot be read or written"):
         Index(folder, embedder=embedder, cache=tmp_path / "closed")
 
 
@@ -479,7 +608,7 @@ def test_full_disk_leaves_the_state_before(
     index.update()
     before = index.retrieve("feathers")
     write(folder / "new.md", "# New\n\nFeathers.\n")
-    table = type(index._store.open_table(index._store.read_state().fingerprint)._table)
+    table = type(index._store.open_table(index._store.read_state().table)._table)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -523,6 +652,20 @@ def test_half_written_state_is_built_anew(open_index: Open, tmp_path: Path, cont
     assert_like_new(index, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": -1}, {"version": 1.5}, {"version": 10**30}, {"metric": None}, {"table": 3}, {"files": []}],
+    ids=str,
+)
+def test_state_with_wrong_values_is_built_anew(open_index: Open, tmp_path: Path, changes: Any) -> None:
+    index = open_index()
+    index.update()
+    edit_state(index, **changes)
+
+    assert open_index().update().embedded == 0
+    assert_like_new(open_index(), tmp_path)
+
+
 def damage_versions(table: Path) -> None:
     for path in (table / "_versions").iterdir():
         path.write_bytes(b"x")
@@ -556,7 +699,10 @@ def test_damage_found_while_searching_names_the_remedy(open_index: Open) -> None
     index.update()
     shutil.rmtree(next(index.root.glob("*.lance")) / "data")
 
-    with pytest.raises(FletchingError, match=r"it is damaged \(.*\). Build it anew with `rebuild`"):
+    with pytest.raises(
+        FletchingError,
+        match=r"it is damaged \(.*\)\. Build it anew: `Index.update\(rebuild=True\)`, or --rebuild",
+    ):
         open_index().retrieve("feathers")
     assert open_index().update(rebuild=True).embedded == 5
     assert open_index().retrieve("feathers")

@@ -21,6 +21,7 @@ __all__ = ["command"]
 
 _OWNER = "fletching search"
 _NONE = "none"
+_EMBEDS = "embedder"
 _SHOWN_CHARACTERS = 240
 
 
@@ -40,7 +41,9 @@ def command(
     ] = "mvp-mini",
     embed: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH", help="Embedder; all-MiniLM-L6-v2 when left out."),
+        typer.Option(
+            metavar="NAME|PATH", help="Embedder; sentence-transformers/all-MiniLM-L6-v2 when left out."
+        ),
     ] = None,
     compare: Annotated[
         str | None,
@@ -66,28 +69,48 @@ def command(
     question = check_query(_OWNER, "QUESTION", question)
     systems = _split_systems(compare)
     options = {"dtype": dtype, "device": device}
-    index_options = {"cache": cache, "max_words": max_words, **options}
-    index = _open_index(folder, embed, rebuild, index_options)
+    models = _open_systems(systems or [rerank], options, may_embed=bool(systems))
+    indexes: dict[str | None, Index] = {}
 
     def find(name: str) -> list[Hit]:
         """Hits of a reranker, of another embedder, or of none."""
-        model = None if name == _NONE else open_model(name, **options)
-        if model is None or hasattr(model, "rank"):
-            return index.search(question, top_k, reranker=model, candidates=candidates)
-        other = _open_index(folder, name, rebuild, index_options)
-        return other.search(question, top_k, candidates=candidates)
+        embedder = name if models[name] == _EMBEDS else embed
+        if embedder not in indexes:
+            given = {"embedder": embedder, "cache": cache, "max_words": max_words, **options}
+            indexes[embedder] = _open_index(folder, rebuild, given)
+        reranker = None if models[name] == _EMBEDS else models[name]
+        return indexes[embedder].search(question, top_k, reranker=reranker, candidates=candidates)
 
-    if systems:
-        columns = [_Column(name, find(name)) for name in systems]
-    else:
-        columns = [_Column("before", find(_NONE)), _Column(f"after {rerank}", find(rerank))]
+    columns = [_Column(name, find(name)) for name in systems or [rerank]]
     if as_json:
-        shown = columns if systems else columns[-1:]
-        print_json([row for column in shown for row in _build_rows(column, named=bool(systems))])
-    elif rerank == _NONE and not systems:
-        _print_columns([_Column("retrieved", columns[-1].hits)])
-    else:
+        print_json([row for column in columns for row in _build_rows(column, named=bool(systems))])
+    elif systems:
         _print_columns(columns)
+    elif rerank == _NONE:
+        _print_columns([_Column("retrieved", columns[0].hits)])
+    else:
+        models[_NONE] = None
+        _print_columns([_Column("before", find(_NONE)), _Column(f"after {rerank}", columns[0].hits)])
+
+
+def _open_systems(names: Sequence[str], options: dict[str, Any], *, may_embed: bool) -> dict[str, Any]:
+    """Open every reranker before anything is embedded: a wrong name costs nothing then.
+
+    Returns:
+        By name: a reranker, ``None`` for no reranking, or `_EMBEDS` for an embedder, which its index opens.
+    """
+    from fletching.models.loading import find_kind
+
+    quieten()
+    models: dict[str, Any] = {}
+    for name in names:
+        if name == _NONE:
+            models[name] = None
+        elif may_embed and find_kind(name) == _EMBEDS:
+            models[name] = _EMBEDS
+        else:
+            models[name] = open_model(name, kind="reranker", **options)
+    return models
 
 
 def _split_systems(compare: str | None) -> list[str]:
@@ -100,15 +123,14 @@ def _split_systems(compare: str | None) -> list[str]:
     return names
 
 
-def _open_index(folder: Path, embed: str | None, rebuild: bool, options: dict[str, Any]) -> Index:
+def _open_index(folder: Path, rebuild: bool, options: dict[str, Any]) -> Index:
     """Open the index of a folder, bring it up to date, and say what was done."""
     quieten()
     logging.getLogger("pypdf").addHandler(logging.NullHandler())  # what it repairs is of no use here
 
     from fletching.search import Index
 
-    given = {"embedder": embed, **options}
-    index = Index(folder, **{key: value for key, value in given.items() if value is not None})
+    index = Index(folder, **{key: value for key, value in options.items() if value is not None})
     try:
         report = index.update(rebuild=rebuild, show_progress_bar=someone_watches())
     except KeyboardInterrupt:
@@ -141,11 +163,12 @@ def _build_rows(column: _Column, *, named: bool) -> list[dict[str, Any]]:
 def _print_columns(columns: Sequence[_Column]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_lines=True, expand=True)
     table.add_column("", justify="right", no_wrap=True)
     for column in columns:
-        table.add_column(one_line(column.title), ratio=1)
+        table.add_column(Text(one_line(column.title)), ratio=1)
     for index in range(max(len(column.hits) for column in columns)):
         cells = [
             _draw(column.hits[index], index + 1) if index < len(column.hits) else "" for column in columns

@@ -103,6 +103,26 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
     return model
 
 
+def find_kind(path_or_id: str | Path, **hub_options: Any) -> str:
+    """Say what a checkpoint opens as, without loading its weights.
+
+    Args:
+        path_or_id: As for `load`.
+        **hub_options: ``token``, ``revision`` and the other arguments that decide which files are read.
+
+    Returns:
+        A key of :data:`KINDS`.
+
+    Raises:
+        ArgumentError: As `load`.
+        CheckpointError: As `load`, for what the checkpoint's JSON files show.
+    """
+    location, model_class, _ = _resolve_name(path_or_id)
+    with _one_clear_sentence(location):
+        model_class = model_class or _choose_class(_read_checkpoint(location, hub_options), None)
+    return next(kind for kind, base in KINDS.items() if issubclass(model_class, base))
+
+
 @dataclass(frozen=True)
 class _Checkpoint:
     """The three JSON files that say what a folder holds; a missing one is empty."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from fletching.models.loading import load
 
-_SAMPLED = 4096  # values of each tensor whose place counts, beside the sum of all
+_PIECE = 2**20  # values of a tensor summed at once
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # say nothing of their own
 _SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "max_seq_length", "similarity_fn_name")
 
 _slots: dict[tuple[str, ...], _Slot] = {}
@@ -60,8 +62,9 @@ def load_shared(path_or_id: str | Path, *, kind: str | None = None, **kwargs: An
 def fingerprint(model: torch.nn.Module) -> str:
     """Name what a loaded model computes: equal fingerprints, equal embeddings or scores.
 
-    Covers every weight with its precision, the tokenizer, the modules with their settings, the prompts and
-    the truncation; not the device, the folder or the versions of the libraries.
+    Covers every bit of every weight, the precision, the tokenizer, the settings of the modules and of the
+    networks in them, the prompts and the truncation; not the device, the folder or the versions of the
+    libraries.
 
     Args:
         model: An embedder, a reranker, or any other sentence-transformers model.
@@ -90,8 +93,12 @@ class _Slot:
 
 def _stamp(folder: Path) -> tuple[object, ...]:
     """Say cheaply whether a folder is as it was: names, sizes and times of its files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return (len(files), *((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    stamp: list[object] = ["folder"]
+    for path in sorted(folder.rglob("*")):
+        with suppress(OSError):  # somebody saves into it: the next call sees the rest
+            status = path.stat()
+            stamp.append((str(path), status.st_size, status.st_mtime_ns))
+    return tuple(stamp)
 
 
 def _describe(model: torch.nn.Module) -> Iterator[bytes]:
@@ -101,6 +108,10 @@ def _describe(model: torch.nn.Module) -> Iterator[bytes]:
     for name, module in model.named_children():
         describe: Any = getattr(module, "get_config_dict", module.__str__)
         yield _encode([name, type(module).__name__, describe()])
+    for module in model.modules():
+        network: Any = getattr(module, "config", None)
+        if hasattr(network, "to_dict"):
+            yield _encode({key: value for key, value in network.to_dict().items() if key not in _VOLATILE})
     tokenizer: Any = getattr(model, "tokenizer", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -118,10 +129,14 @@ def _describe_tokenizer(serialised: str) -> bytes:
 
 
 def _describe_tensor(tensor: Tensor) -> bytes:
-    """Sum all bits exactly, in whatever order the device adds, and keep a sample in its order."""
+    """Sum all values as integers, each times an odd number for its place: exact in any order of adding."""
     bits = tensor.detach().contiguous().flatten().view(_INTEGERS[tensor.element_size()])
-    sample = bits[:: max(1, bits.numel() // _SAMPLED)].cpu()
-    return _encode([int(bits.sum(dtype=torch.int64)), sample.tolist()])
+    total = 0
+    for start in range(0, bits.numel(), _PIECE):
+        piece = bits[start : start + _PIECE].to(torch.int64)
+        places = torch.arange(start, start + len(piece), device=bits.device)
+        total += int((piece * (2 * places + 1)).sum())  # int64 wraps around, and that is as good
+    return _encode(total)
 
 
 def _encode(value: object) -> bytes:

@@ -19,8 +19,8 @@ from fletching.models.sharing import fingerprint, load_shared
 from fletching.search.fusion import fuse_rankings
 from fletching.search.hits import Hit
 from fletching.search.store import State, Store
-from fletching.search.table import PassageTable
-from fletching.search.update import UpdateReport, update_store
+from fletching.search.table import DamagedIndexError, PassageTable
+from fletching.search.update import UpdateReport, read_settings, update_store
 
 __all__ = ["Index", "find_cache"]
 
@@ -59,13 +59,17 @@ class Index:
         max_words: int = 120,
         **model_options: Any,
     ) -> None:
-        self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise bad_argument("Index", "folder", "an existing folder", str(folder))
+        if not isinstance(folder, (str, Path)) or not Path(folder).is_dir():
+            shown = str(folder) if isinstance(folder, Path) else folder
+            raise bad_argument("Index", "folder", "an existing folder", shown)
+        if not _may_embed(embedder):
+            domain = "a checkpoint name, a folder, a hub id or a loaded embedder"
+            raise bad_argument("Index", "embedder", domain, embedder, "A reranker goes to `search`")
+        self.folder = Path(folder).absolute()
         self.max_words = check_positive("Index", "max_words", max_words)
         self._embedder = embedder
         self._model_options = {"dtype": "auto", **model_options}
-        self._store = Store(self._choose_root(Path(cache) if cache else find_cache()))
+        self._store = Store(self._choose_root(Path(cache or find_cache()).absolute()))
         self._forget()
 
     def _forget(self) -> None:
@@ -148,11 +152,17 @@ class Index:
         """
         query = check_query("Index.retrieve", "query", query)
         top_k = check_positive("Index.retrieve", "top_k", top_k)
-        embedder = self.embedder
-        state, table = self._open(embedder)
-        near = table.find_near(embedder.encode_query(query), state.metric, top_k)
-        worded = table.find_worded(" ".join(query.split()[:_MAX_QUERY_WORDS]), top_k)
-        return _fuse(near, worded)[:top_k]
+        vector = self.embedder.encode_query(query)
+        words = " ".join(query.split()[:_MAX_QUERY_WORDS])
+        while True:
+            state = self._read_state()
+            try:
+                table = self._open(state)
+                near, worded = table.find_near(vector, state.metric, top_k), table.find_worded(words, top_k)
+                return _fuse(near, worded)[:top_k]
+            except DamagedIndexError:
+                if self._store.read_state() is state:  # else a writer has put another one in its place
+                    raise
 
     def search(self, query: str, top_k: int = 10, *, reranker: Any = None, candidates: int = 50) -> list[Hit]:
         """Retrieve, and rerank what was retrieved.
@@ -206,23 +216,26 @@ class Index:
         candidates = check_positive("Index.search", "candidates", candidates)
         return self.retrieve(query, max(top_k, candidates)), top_k
 
-    def _open(self, embedder: Any) -> tuple[State, PassageTable]:
+    def _read_state(self) -> State:
+        """Read what is published, if it is what this index would publish."""
+        embedder = self.embedder
+        if self._fingerprint is None or self._fingerprint[0] is not embedder:
+            self._fingerprint = embedder, fingerprint(embedder)
+        state = self._store.read_state()
+        if state is None:
+            raise FletchingError(f"Index: {self.folder} has no complete index yet. Call `update` first.")
+        if state.fingerprint != self._fingerprint[1] or state.settings != read_settings(self.max_words):
+            raise FletchingError(
+                f"Index: that of {self.folder} was made with other weights or settings. Call `update` first."
+            )
+        return state
+
+    def _open(self, state: State) -> PassageTable:
         """Open what is published, once for each published state."""
         with self._opening:
-            if self._fingerprint is None or self._fingerprint[0] is not embedder:
-                self._fingerprint = embedder, fingerprint(embedder)
-            state = self._store.read_state()
-            if state is None:
-                raise FletchingError(f"Index: {self.folder} has no complete index yet. Call `update` first.")
-            if state.fingerprint != self._fingerprint[1]:
-                raise FletchingError(
-                    f"Index: that of {self.folder} was made with other weights or settings of the embedder. "
-                    "Call `update` first."
-                )
             if self._opened is None or self._opened[0] is not state:
-                table = self._store.open_table(state.fingerprint, version=state.version)
-                self._opened = state, table
-            return self._opened
+                self._opened = state, self._store.open_table(state.table, version=state.version)
+            return self._opened[1]
 
     def _choose_root(self, cache: Path) -> Path:
         """One folder for each searched folder, and in it one for each embedder."""
@@ -248,6 +261,10 @@ def find_cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("fletching")
+
+
+def _may_embed(embedder: object) -> bool:
+    return bool(embedder) if isinstance(embedder, (str, Path)) else hasattr(embedder, "encode_document")
 
 
 def open_reranker(reranker: Any) -> Any:

@@ -96,12 +96,20 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name[0] != "." and name not in _NOT_WRITTEN_BY_HAND]
         for name in files:
             path = Path(root, name)
-            if name[0] != "." and path.suffix.lower() in SUFFIXES and path.is_file():
+            if name[0] != "." and path.suffix.lower() in SUFFIXES and _is_file(path):
                 yield path
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # in a folder that may be listed, but not entered
+        _report(error)
+        return False
+
+
 def _report(error: OSError) -> None:
-    logger.warning("Left out a folder that cannot be read: %s", error)
+    logger.warning("Left out what cannot be read: %s", error)
 
 
 def read_document(content: bytes, suffix: str, *, source: str = "read_document") -> Document:

@@ -5,9 +5,9 @@ Killed at any moment, a writer leaves the published version as it was, and its o
 go on from::
 
     <cache>/docs-1f0c…/all-MiniLM-L6-v2-77ab…/
-        state.json           format, fingerprint of the model, settings, files, published version
-        lock                 held by the one writer
-        <fingerprint>.lance  the table
+        state.json             format, fingerprint of the model, settings, files, table and version
+        lock                   held by the one writer
+        <fingerprint>-1.lance  the table; one that is built anew gets the next number
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fletching.errors import FletchingError
-from fletching.search.table import PassageTable, clear_errors, import_lancedb
+from fletching.search.table import METRICS, PassageTable, clear_errors, import_lancedb
 
 __all__ = ["FORMAT", "FileState", "State", "Store"]
 
 FORMAT = 1
 """Layout of the cache: a newer one is refused, an older one built anew."""
+
+_CACHE_BYTES = 128 * 2**20
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +56,10 @@ class State:
     """A complete index: what was embedded, by what, and the version of the table that holds it.
 
     Args:
-        fingerprint: The embedder's, see `fletching.fingerprint`; also the name of the table.
+        fingerprint: The embedder's, see `fletching.fingerprint`.
         metric: LanceDB's name of the embedder's similarity.
         settings: How files were cut.
+        table: Name of the table.
         version: Of the table.
         files: By path relative to the folder.
         format: Of the cache.
@@ -65,6 +68,7 @@ class State:
     fingerprint: str
     metric: str
     settings: dict[str, int]
+    table: str
     version: int
     files: dict[str, FileState] = field(default_factory=dict)
     format: int = FORMAT
@@ -86,7 +90,8 @@ class Store:
         lancedb = import_lancedb()
         with clear_errors(root):
             root.mkdir(parents=True, exist_ok=True)
-            self._database = lancedb.connect(root)
+            session = lancedb.Session(_CACHE_BYTES, _CACHE_BYTES)  # without limits it grows with each update
+            self._database = lancedb.connect(root, session=session)
         self._read: tuple[os.stat_result, State | None] | None = None
 
     def read_state(self) -> State | None:
@@ -121,12 +126,15 @@ class Store:
         draft = self.root / f"state.json.{os.getpid()}"
         with clear_errors(self.root):
             try:
-                draft.write_text(json.dumps(asdict(state)), encoding="utf-8")
+                with draft.open("w", encoding="utf-8") as file:
+                    json.dump(asdict(state), file)
+                    file.flush()
+                    os.fsync(file.fileno())
                 draft.replace(self.root / "state.json")
             finally:
                 draft.unlink(missing_ok=True)
         for table in self.root.glob("*.lance"):
-            if table.stem != state.fingerprint:
+            if table.stem != state.table:
                 shutil.rmtree(table, ignore_errors=True)
 
     @contextmanager
@@ -140,7 +148,7 @@ class Store:
                 lock.acquire(timeout=0)
             except Timeout:
                 logger.warning(
-                    "Index %s: another process is updating it; waiting until it is done.", self.root
+                    "Index %s: somebody else is updating it; waiting until that is done.", self.root
                 )
                 lock.acquire()
         try:
@@ -148,16 +156,17 @@ class Store:
         finally:
             lock.release()
 
-    def has_table(self, name: str) -> bool:
-        """Say whether there is a table, whole or not.
+    def find_table(self, fingerprint: str) -> str | None:
+        """Find the table that was begun last for an embedder.
 
         Args:
-            name: Its name.
+            fingerprint: The embedder's.
 
         Returns:
-            True if there is.
+            Its name, or ``None``.
         """
-        return (self.root / f"{name}.lance").is_dir()
+        numbers = [int(path.stem.rpartition("-")[2]) for path in self.root.glob(f"{fingerprint}-*.lance")]
+        return f"{fingerprint}-{max(numbers)}" if numbers else None
 
     def open_table(self, name: str, *, version: int | None = None) -> PassageTable:
         """Open a table.
@@ -178,21 +187,23 @@ class Store:
                 table.checkout(version)
         return PassageTable(table, self.root)
 
-    def create_table(self, name: str, dimension: int) -> PassageTable:
-        """Create an empty table, in the place of one that is there.
+    def create_table(self, fingerprint: str, dimension: int) -> str:
+        """Create an empty table beside those that are there.
 
         Args:
-            name: Its name.
-            dimension: Of the vectors.
+            fingerprint: The embedder's.
+            dimension: Of its vectors.
 
         Returns:
-            The table.
+            The name of the table.
 
         Raises:
             FletchingError: If it cannot be written.
         """
-        shutil.rmtree(self.root / f"{name}.lance", ignore_errors=True)
-        return PassageTable.create(self._database, name, dimension, self.root)
+        before = self.find_table(fingerprint) or f"{fingerprint}-0"
+        name = f"{fingerprint}-{int(before.rpartition('-')[2]) + 1}"
+        PassageTable.create(self._database, name, dimension, self.root)
+        return name
 
     def _parse(self, content: bytes) -> State | None:
         try:
@@ -203,9 +214,17 @@ class Store:
                     f"one reads {FORMAT}). Update fletching, or pass another cache folder."
                 )
             files = {name: FileState(**entry) for name, entry in state.pop("files").items()}
-            return State(**state, files=files) if state["format"] == FORMAT else None
+            parsed = State(**state, files=files)
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
+        is_ours = (
+            parsed.format == FORMAT
+            and parsed.metric in METRICS.values()
+            and isinstance(parsed.table, str)
+            and isinstance(parsed.version, int)
+            and 0 < parsed.version < 2**63
+        )
+        return parsed if is_ours else None
 
 
 def _is_same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,16 +13,23 @@ from typing import Any
 
 from fletching.errors import FletchingError, missing_extra
 
-__all__ = ["METRICS", "PassageTable", "clear_errors", "import_lancedb"]
+__all__ = ["METRICS", "DamagedIndexError", "PassageTable", "clear_errors", "import_lancedb"]
 
 METRICS = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
 """LanceDB's names of the similarities of sentence-transformers."""
 
 _HIT_COLUMNS = ("file", "heading", "page", "start", "end", "content")
-_KEPT_FOR = timedelta(minutes=10)  # superseded versions, for the readers that still look at them
-_MAX_PIECES = 64  # fragments or versions of a table before it is compacted
+_KEPT_FOR = timedelta(minutes=10)  # versions made more recently than that stay, for those who look at them
+_MAX_FRAGMENTS = 64  # of a table before it is compacted
+_MAX_VERSIONS = 16  # likewise; each that was published holds a BM25 index of its own
 _MAX_LITERALS = 512  # values in one SQL list
+_MAX_LIMIT = 2**31 - 1  # LanceDB counts in 32 bits
+_INSIDE = re.compile(r",? /\S+\.rs:.*")  # where in LanceDB's sources it happened
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DamagedIndexError(FletchingError):
+    """What is on disk is not what was written."""
 
 
 class PassageTable:
@@ -119,20 +128,20 @@ class PassageTable:
                 for batch in self._table.search().where(condition).select(list(columns)).to_batches():
                     yield from batch.to_pylist()
 
-    def read_distinct(self, column: str) -> set[Any]:
-        """Read the values of a column.
+    def count_values(self, column: str) -> Counter[Any]:
+        """Count how often each value of a column occurs.
 
         Args:
             column: The column.
 
         Returns:
-            Its values, each once.
+            Rows by value.
         """
-        values: set[Any] = set()
+        counts: Counter[Any] = Counter()
         with clear_errors(self._root):
             for batch in self._table.search().select([column]).limit(None).to_batches():
-                values.update(batch.column(0).unique().to_pylist())
-        return values
+                counts.update(batch.column(0).to_pylist())
+        return counts
 
     def find_near(self, vector: Any, metric: str, limit: int) -> list[dict[str, Any]]:
         """Compare a vector with all rows.
@@ -146,13 +155,17 @@ class PassageTable:
             Rows with their ``"similarity"`` as sentence-transformers scales it, best first; equal ones by
             file and place.
         """
+
+        def find(count: int) -> list[dict[str, Any]]:
+            query = self._table.search(vector, vector_column_name="vector").distance_type(metric).limit(count)
+            rows: list[dict[str, Any]] = query.select([*_HIT_COLUMNS, "_distance"]).to_list()
+            for row in rows:
+                distance = row.pop("_distance")
+                row["similarity"] = -(distance**0.5) if metric == "l2" else 1 - distance
+            return rows
+
         with clear_errors(self._root):
-            query = self._table.search(vector, vector_column_name="vector").distance_type(metric).limit(limit)
-            rows = query.select([*_HIT_COLUMNS, "_distance"]).to_list()
-        for row in rows:
-            distance = row.pop("_distance")
-            row["similarity"] = -(distance**0.5) if metric == "l2" else 1 - distance
-        return sorted(rows, key=lambda row: (-row["similarity"], row["file"], row["start"]))
+            return _find_best(find, "similarity", limit)
 
     def find_worded(self, words: str, limit: int) -> list[dict[str, Any]]:
         """Find rows by BM25.
@@ -167,12 +180,16 @@ class PassageTable:
         from lancedb.query import MatchQuery
 
         match: Any = MatchQuery  # its defaults are hidden from type checkers
+
+        def find(count: int) -> list[dict[str, Any]]:
+            query = self._table.search(match(words, "content"), query_type="fts").limit(count)
+            rows: list[dict[str, Any]] = query.select([*_HIT_COLUMNS, "_score"]).to_list()
+            for row in rows:
+                row["bm25"] = row.pop("_score")
+            return rows
+
         with clear_errors(self._root):
-            query = self._table.search(match(words, "content"), query_type="fts").limit(limit)
-            rows = query.select([*_HIT_COLUMNS, "_score"]).to_list()
-        for row in rows:
-            row["bm25"] = row.pop("_score")
-        return sorted(rows, key=lambda row: (-row["bm25"], row["file"], row["start"]))
+            return _find_best(find, "bm25", limit)
 
     def index_words(self) -> int:
         """Build the BM25 index anew.
@@ -193,12 +210,12 @@ class PassageTable:
         """Whether many changes have left many small files."""
         with clear_errors(self._root):
             fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
-            return max(fragments, len(self._table.list_versions())) > _MAX_PIECES
+            return fragments > _MAX_FRAGMENTS or len(self._table.list_versions()) > _MAX_VERSIONS
 
     def compact(self) -> int:
-        """Join small files, and delete versions that no reader can still be looking at.
+        """Join small fragments, and delete old versions.
 
-        Only to be called right after a version was published: older ones go.
+        Only to be called right after a version was published: one that is older goes, published or not.
 
         Returns:
             The version to publish.
@@ -220,7 +237,7 @@ def clear_errors(root: Path) -> Iterator[None]:
     except FletchingError:
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        raise FletchingError(f"Index {root}: {_explain(error)}") from error
+        raise _explain(root, error) from error
 
 
 def import_lancedb() -> Any:
@@ -245,12 +262,26 @@ def _split_condition(column: str, literals: Iterable[str]) -> Iterator[str]:
         yield f"{column} IN ({', '.join(values[start : start + _MAX_LITERALS])})"
 
 
-def _explain(error: Exception) -> str:
+def _find_best(find: Callable[[int], list[dict[str, Any]]], score: str, limit: int) -> list[dict[str, Any]]:
+    """Return the best rows; of those that score like the last one, the first by file and place."""
+    limit = min(limit, _MAX_LIMIT)
+    count = limit
+    while True:
+        count = min(2 * count, _MAX_LIMIT)
+        rows = sorted(find(count), key=lambda row: (-row[score], row["file"], row["start"]))
+        if len(rows) < count or rows[limit - 1][score] > rows[-1][score] or count == _MAX_LIMIT:
+            return rows[:limit]
+
+
+def _explain(root: Path, error: Exception) -> FletchingError:
     """Say what is wrong and what to do about it."""
-    text = " ".join(str(error).split())[:300]
+    text = _INSIDE.sub("", " ".join(str(error).split()))[:300]
     if getattr(error, "errno", None) in _FULL or "No space left" in text or "File too large" in text:
-        return "the disk is full. Free some space, or pass another cache folder; the state before is intact."
+        remedy = "Free some space, or pass another cache folder; the state before is intact."
+        return FletchingError(f"Index {root}: the disk is full. {remedy}")
     if isinstance(error, OSError) or "Permission denied" in text or "Read-only file system" in text:
         reason = getattr(error, "strerror", None) or text
-        return f"it cannot be written ({reason}). Pass a cache folder that you may write to."
-    return f"it is damaged ({text}). Build it anew with `rebuild`."
+        remedy = "Pass a cache folder that you may write to."
+        return FletchingError(f"Index {root}: it cannot be read or written ({reason}). {remedy}")
+    remedy = "Build it anew: `Index.update(rebuild=True)`, or --rebuild."
+    return DamagedIndexError(f"Index {root}: it is damaged ({text}). {remedy}")

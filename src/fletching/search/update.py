@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from fletching.progress import progress_bar
 from fletching.search.hits import join_content
 from fletching.search.readers import READER_VERSION, find_files, read_document, split_document
 from fletching.search.store import FileState, State, Store
-from fletching.search.table import METRICS, PassageTable
+from fletching.search.table import METRICS, DamagedIndexError, PassageTable
 from fletching.text.passages import Passage
 
-__all__ = ["UpdateReport", "update_store"]
+__all__ = ["UpdateReport", "read_settings", "update_store"]
 
 _COMMIT = 512  # passages embedded and written at once: what a kill can cost
 _SETTLED_NS = 2_000_000_000  # a file younger than this may change again within one tick of its clock
@@ -32,7 +32,7 @@ class UpdateReport:
         files: Files in the index now.
         passages: Passages in the index now.
         changed: Files that were read because they are new, or not as they were.
-        removed: Files that are gone.
+        removed: Files that are gone, or can no longer be read.
         embedded: Passages embedded by this update.
         reused: Passages of changed files whose vector was there already.
         skipped: Files that could not be read, and why.
@@ -64,7 +64,8 @@ def update_store(
     """Make an index hold what its folder holds.
 
     The table is compared with the files, and what is missing is added in commits of 512 passages, each all or
-    nothing. After a kill the next update finds the difference that is left.
+    nothing. After a kill the next update finds the difference that is left. Where the table is damaged, it is
+    built anew beside the old one.
 
     Args:
         store: The index.
@@ -85,12 +86,27 @@ def update_store(
     begin = time.perf_counter()
     if embedder.similarity_fn_name not in METRICS:
         raise bad_choice("Index", "embedder.similarity_fn_name", METRICS, embedder.similarity_fn_name)
+    settings = read_settings(max_words)
     with store.lock():
-        settings = {"max_words": max_words, "reader": READER_VERSION}
-        update = _Update(store, folder, embedder, fingerprint, settings)
-        report = update.run(rebuild, show_progress_bar)
+        try:
+            report = _Update(store, folder, embedder, fingerprint, settings).run(rebuild, show_progress_bar)
+        except DamagedIndexError as error:
+            report = _Update(store, folder, embedder, fingerprint, settings).run(True, show_progress_bar)
+            report.notes.insert(0, f"All is embedded again. {error}")
     report.seconds = time.perf_counter() - begin
     return report
+
+
+def read_settings(max_words: int) -> dict[str, int]:
+    """Name what decides how files are cut.
+
+    Args:
+        max_words: Words of a passage.
+
+    Returns:
+        The settings that an index is bound to.
+    """
+    return {"max_words": max_words, "reader": READER_VERSION}
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,8 @@ class _Update:
         self.report = UpdateReport()
         self.files: dict[str, FileState] = {}  # as they are in the index when the update is done
         self.published: State | None = None
+        self.table_name = ""
+        self.embedded: set[bytes] = set()  # contents whose vectors are in the table
 
     def run(self, rebuild: bool, show_progress_bar: bool | None) -> UpdateReport:
         """Do all of it."""
@@ -132,54 +150,67 @@ class _Update:
                 f"Index: {self.folder} holds no Markdown, text, HTML or PDF file. Pass a folder that does."
             )
         table = self._open(rebuild)
-        unread = self._keep_untouched(paths)
+        stored = self._count_rows(table)
+        unread = self._keep_untouched(paths, stored)
         total = round(sum(_measure(path) for path in unread.values()) / 1000)
-        stored = self._read_digests(table)
         with progress_bar(total, "Indexing (kB)", show_progress_bar) as advance:
             self._add(table, self._read_rows(unread, stored, table), advance)
+        self._refuse_nothing()
         wanted = {state.digest for state in self.files.values()}
-        table.delete("digest", (f"'{digest}'" for digest in sorted(stored - wanted)))
+        table.delete("digest", (f"'{digest}'" for digest in sorted(stored.keys() - wanted)))
         self._finish(table)
         return self.report
 
     def _open(self, rebuild: bool) -> PassageTable:
-        """Open the table of this embedder, or make it; remember the published state if it is of use."""
+        """Open the table to write to; remember the published state if it is of use."""
         published = self.store.read_state()
         if published is not None and published.fingerprint != self.fingerprint:
             self._note("the embedder's weights or settings are not those of the index: all is embedded again")
+            published = None
         elif published is not None and published.settings != self.settings:
             self._note("files are cut into passages in another way now: new passages are embedded")
-        if not rebuild and self.store.has_table(self.fingerprint):
+        name = published.table if published else self.store.find_table(self.fingerprint)
+        if rebuild or name is None:
+            name, published = self._create(), None
+        elif published is not None:
             try:
-                if published is not None and published.fingerprint == self.fingerprint:
-                    self.store.open_table(self.fingerprint, version=published.version)
-                    self.published = published
-                return self.store.open_table(self.fingerprint)
-            except FletchingError as error:
-                self.published = None
-                self._note(f"what was there could not be used and is built anew ({error})")
+                self.store.open_table(name, version=published.version)
+            except DamagedIndexError:  # the newest version may still be whole
+                published = None
+        self.table_name, self.published = name, published
+        return self.store.open_table(name)
+
+    def _create(self) -> str:
         return self.store.create_table(self.fingerprint, self.embedder.get_embedding_dimension())
 
-    def _keep_untouched(self, paths: Mapping[str, Path]) -> dict[str, Path]:
+    def _count_rows(self, table: PassageTable) -> Mapping[str, int]:
+        """Count the passages of each file state in the table, those that a killed update left included."""
+        if self.published is not None and self.published.version == table.version:
+            return {state.digest: state.passages for state in self.published.files.values()}
+        return table.count_values("digest")
+
+    def _find_known(self, name: str, stored: Mapping[str, int]) -> FileState | None:
+        """Return what is known of a file, if the table holds all its passages."""
+        known = self.published.files.get(name) if self.published else None
+        return known if known is not None and stored.get(known.digest, 0) == known.passages else None
+
+    def _keep_untouched(self, paths: Mapping[str, Path], stored: Mapping[str, int]) -> dict[str, Path]:
         """Take over what is known of files that look as they did; return the others."""
-        if self.published is None or self.published.settings != self.settings:
-            return dict(paths)
         unread = {}
         for name, path in paths.items():
-            known = self.published.files.get(name)
-            if known is not None and _stat(path) == (known.size, known.mtime_ns):
+            known = self._find_known(name, stored)
+            if known is not None and self._has_our_settings() and _is_untouched(path, known):
                 self.files[name] = known
             else:
                 unread[name] = path
         return unread
 
-    def _read_digests(self, table: PassageTable) -> set[str]:
-        """Name the file states in the table; rows of a killed update count."""
-        if self.published is not None and self.published.version == table.version:
-            return {state.digest for state in self.published.files.values()}
-        return table.read_distinct("digest")
+    def _has_our_settings(self) -> bool:
+        return self.published is not None and self.published.settings == self.settings
 
-    def _read_rows(self, paths: Mapping[str, Path], stored: set[str], table: PassageTable) -> Iterator[_Row]:
+    def _read_rows(
+        self, paths: Mapping[str, Path], stored: Mapping[str, int], table: PassageTable
+    ) -> Iterator[_Row]:
         """Yield the passages that the table lacks, file by file."""
         for name, path in paths.items():
             try:
@@ -187,7 +218,7 @@ class _Update:
                 settled = time.time_ns() - mtime_ns > _SETTLED_NS
                 content = path.read_bytes()
                 digest = self._digest(name, content)
-                known = self.published.files.get(name) if self.published else None
+                known = self._find_known(name, stored)
                 if known is not None and known.digest == digest:
                     self.files[name] = FileState(size, mtime_ns * settled, digest, known.passages)
                     continue
@@ -214,6 +245,11 @@ class _Update:
     def _add(self, table: PassageTable, rows: Iterator[_Row], advance: Callable[[int], None]) -> None:
         """Embed and write what is new; count it in whole kilobytes."""
         done = 0.0
+        first = next(rows, None)
+        if first is None:
+            return
+        rows = chain([first], rows)
+        self.embedded = set(table.count_values("content_hash"))
         while batch := list(islice(rows, _COMMIT)):
             table.add(
                 {
@@ -237,11 +273,10 @@ class _Update:
         import numpy as np
 
         contents = {row.content_hash: row.content for row in batch}
+        known = (f"X'{key.hex()}'" for key in contents if key in self.embedded)
         vectors = {
             row["content_hash"]: np.asarray(row["vector"], dtype=np.float32)
-            for row in table.scan(
-                ["content_hash", "vector"], "content_hash", (f"X'{key.hex()}'" for key in contents)
-            )
+            for row in table.scan(["content_hash", "vector"], "content_hash", known)
         }
         new = [key for key in contents if key not in vectors]
         if new:
@@ -250,9 +285,16 @@ class _Update:
             )
             vectors.update(zip(new, embeddings, strict=True))
         rows = [vectors[row.content_hash] for row in batch]
+        self.embedded.update(new)
         self.report.embedded += len(new)
         self.report.reused += len(rows) - len(new)
         return np.stack(rows)
+
+    def _refuse_nothing(self) -> None:
+        """Stop before anything is deleted if no file holds text."""
+        if not any(state.passages for state in self.files.values()):
+            reasons = "".join(f" {name}: {why}" for name, why in islice(self.report.skipped.items(), 3))
+            raise FletchingError(f"Index: no file of {self.folder} holds text that can be read.{reasons}")
 
     def _finish(self, table: PassageTable) -> None:
         """Publish the new state, if anything is new."""
@@ -260,19 +302,17 @@ class _Update:
         report.files = len(self.files)
         report.passages = sum(state.passages for state in self.files.values())
         report.removed = len(before.files.keys() - self.files.keys()) if before else 0
-        if not report.passages:
-            reasons = "".join(f" {name}: {why}" for name, why in islice(report.skipped.items(), 3))
-            raise FletchingError(f"Index: no file of {self.folder} holds text that can be read.{reasons}")
         if before is None or before.version != table.version:
             self._publish(table.index_words())
             if table.is_worn:
                 self._publish(table.compact())
-        elif before.files != self.files:
+        elif before.files != self.files or before.settings != self.settings:
             self._publish(before.version)
 
     def _publish(self, version: int) -> None:
         metric = METRICS[self.embedder.similarity_fn_name]
-        self.store.publish(State(self.fingerprint, metric, self.settings, version, self.files))
+        state = State(self.fingerprint, metric, self.settings, self.table_name, version, self.files)
+        self.store.publish(state)
 
     def _note(self, sentence: str) -> None:
         self.report.notes.append(f"{sentence[0].upper()}{sentence[1:]}.")
@@ -287,6 +327,13 @@ def _name_file(path: Path, folder: Path) -> str:
 def _stat(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def _is_untouched(path: Path, known: FileState) -> bool:
+    try:
+        return _stat(path) == (known.size, known.mtime_ns)
+    except OSError:  # it went away; reading it will say so
+        return False
 
 
 def _measure(path: Path) -> int:
