@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from langchain_core.documents import Document
@@ -15,9 +18,13 @@ from langchain_core.load.serializable import (
     SerializedNotImplemented,
 )
 from pydantic import (
+    AliasChoices,
+    AliasPath,
     ConfigDict,
     Field,
+    FieldSerializationInfo,
     PrivateAttr,
+    SecretBytes,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -31,15 +38,35 @@ from fletching.errors import ArgumentError, FletchingError, bad_argument, bad_ch
 Scores = Literal["logit", "probability"]
 Long = Literal["truncate", "chunk_max"]
 
-_SECRETS = ("token", "use_auth_token")
+_SECRET_NAME = re.compile(
+    "token(?!i[sz])|secret|password|api[_-]?key|authorization",  # a tokenizer is no secret
+    re.IGNORECASE,
+)
+_MASK = "**********"  # as pydantic's
+_LOADED = ("model", "index", "reranker")  # fields whose value is a name or something big
 _TEXT_REMEDY = "Check under which field the store keeps the text, or drop such documents"
 
 
 class _Opened:
-    """The model that an adapter has opened; pickles, copies and comparisons of the adapter leave it out."""
+    """What an adapter has opened, with the fields that asked for it.
+
+    Pickles, deep copies and comparisons of the adapter leave it out.
+    """
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.state: tuple[object, Any] | None = None
+
+    def get(self, wanted: object) -> Any:
+        """Return what is open, or ``None`` if it is not what the fields ask for by now."""
+        state = self.state
+        return state[1] if state is not None and state[0] == wanted else None
+
+    def __copy__(self) -> _Opened:
+        """Let a copy of the adapter open something else without a word to this one."""
+        copied = _Opened()
+        copied.state = self.state
+        return copied
 
     def __reduce__(self) -> tuple[type[_Opened], tuple[()]]:
         return _Opened, ()
@@ -64,14 +91,17 @@ class Adapter(Serializable):
         arbitrary_types_allowed=True,
         extra="forbid",
         hide_input_in_errors=True,  # of several arguments one may be a token
+        populate_by_name=True,  # what `dumpd` writes are names, whatever aliases a subclass gives
         protected_namespaces=(),
         validate_assignment=True,
     )
 
+    _opened: _Opened = PrivateAttr(default_factory=lambda: _Opened())
+
     if not TYPE_CHECKING:  # type checkers read the arguments off the fields
 
         def __init__(self, **kwargs: Any) -> None:
-            owner, names = type(self).__name__, type(self).model_fields
+            owner, names = type(self).__name__, list(_list_arguments(type(self)))
             for name in kwargs:
                 if name not in names:
                     domain = f"one of the arguments of {owner}"
@@ -79,12 +109,41 @@ class Adapter(Serializable):
             try:
                 super().__init__(**kwargs)
             except ValidationError as error:
-                raise _first_problem(owner, error) from None  # pydantic's text may hold every argument
+                problem = _first_problem(owner, error)
+            else:
+                return
+            raise problem  # outside of `except`: pydantic's error holds every argument
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as error:
+                problem = _first_problem(type(self).__name__, error)
+            else:
+                return
+            raise problem
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
         """Say that ``dumpd`` may write the arguments down."""
         return True
+
+    def __copy__(self) -> Any:
+        copied = super().__copy__()
+        copied._opened = copy.copy(self._opened)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
+        memo = {} if memo is None else memo
+        for name in _LOADED:  # copies share what is loaded, as they share what is opened by name
+            value = self.__dict__.get(name)
+            memo[id(value)] = value
+        return super().__deepcopy__(memo)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            is_loaded = name in _LOADED and value is not None and not isinstance(value, str)
+            yield name, type(value) if is_loaded else value
 
 
 class ModelAdapter(Adapter):
@@ -93,7 +152,7 @@ class ModelAdapter(Adapter):
     Args:
         model: Checkpoint name, folder, hub id, or a loaded model.
         model_kwargs: Arguments of ``fletching.load_shared``, such as ``device`` and ``dtype``. A ``token`` is
-            kept as a ``SecretStr`` and never serialised.
+            neither shown nor serialised, but pickled. Empty for a loaded model.
         **kwargs: Fields of the subclass.
 
     Raises:
@@ -102,8 +161,6 @@ class ModelAdapter(Adapter):
 
     model: Any
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-
-    _opened: _Opened = PrivateAttr(default_factory=lambda: _Opened())
 
     _kind: ClassVar[str]
     _class_name: ClassVar[str]
@@ -118,39 +175,45 @@ class ModelAdapter(Adapter):
             return self.to_json_not_implemented()
         dumped: Any = super().to_json()
         if "model_kwargs" in dumped["kwargs"]:
-            dumped["kwargs"]["model_kwargs"] = _drop_secrets(self.model_kwargs)
+            dumped["kwargs"]["model_kwargs"] = _write_plainly(self.model_kwargs)
         return dumped
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Any:
-        memo = {} if memo is None else memo
-        memo[id(self.model)] = self.model  # copies share a loaded model, as they share one opened by name
-        return super().__deepcopy__(memo)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, type(value) if name == "model" and not isinstance(value, str) else value
+            yield name, _mask_secrets(value) if name == "model_kwargs" else value
 
     @field_validator("model", mode="before")
     @classmethod
-    def _check_model(cls, value: object) -> object:
+    def _check_model(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, (str, Path)) and str(value).strip():
             return str(value)
         if value is None or isinstance(value, (str, Path)) or not cls._is_right(value):
             domain = f"a checkpoint name, a folder, a hub id or a loaded fletching.{cls._class_name}"
             raise bad_argument(cls.__name__, "model", domain, value)
+        cls._check_together(value, info.data.get("model_kwargs"))
         return value
 
     @field_validator("model_kwargs")
     @classmethod
-    def _check_model_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if "kind" in value:
-            domain = f"without 'kind', which is {cls._kind!r}"
-            raise bad_argument(cls.__name__, "model_kwargs", domain, value["kind"])
-        return _hide_secrets(value)
+    def _check_model_kwargs(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name, given in (("path_or_id", "`model`"), ("kind", repr(cls._kind))):
+            if name in value:
+                domain = f"without {name!r}, which is {given}"
+                raise bad_argument(cls.__name__, "model_kwargs", domain, value[name])
+        cls._check_together(info.data.get("model"), value)
+        hidden: dict[str, Any] = _hide_secrets(value)
+        return hidden
 
-    @field_serializer("model_kwargs", when_used="json")
-    def _serialise_model_kwargs(self, value: dict[str, Any]) -> dict[str, Any]:
-        return _drop_secrets(value)
+    @classmethod
+    def _check_together(cls, model: object, model_kwargs: Mapping[str, Any] | None) -> None:
+        """Refuse options for a model that is open, whichever of the two comes last."""
+        if model_kwargs and model is not None and not isinstance(model, str):
+            domain = "empty when `model` is loaded already"
+            raise bad_argument(cls.__name__, "model_kwargs", domain, sorted(model_kwargs))  # no values
+
+    @field_serializer("model_kwargs")
+    def _serialise_model_kwargs(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
+        return _write_plainly(value) if info.mode_is_json() else _hide_secrets(value)
 
     @classmethod
     def _is_right(cls, model: object) -> bool:
@@ -174,8 +237,7 @@ class ModelAdapter(Adapter):
         """Return the model that is open, unless the fields ask for another one by now."""
         if not isinstance(self.model, str):
             return self.model
-        state = self._opened.state
-        return state[1] if state is not None and state[0] == (self.model, self.model_kwargs) else None
+        return self._opened.get((self.model, self.model_kwargs))
 
 
 class RerankerAdapter(ModelAdapter):
@@ -292,7 +354,7 @@ def check_count(owner: str, parameter: str, value: object) -> int | None:
 
 
 def _read_documents(owner: str, documents: object) -> tuple[list[Document], list[str]]:
-    """Return the documents and their texts; the error names the first that has none."""
+    """Return the documents and their texts; the error names the first that is not as it should be."""
     if isinstance(documents, (str, bytes, Document)) or not isinstance(documents, Iterable):
         raise bad_argument(owner, "documents", "a list of Documents", documents)
     candidates, texts = list(documents), []
@@ -302,8 +364,37 @@ def _read_documents(owner: str, documents: object) -> tuple[list[Document], list
         text = getattr(document, "page_content", None)  # `model_construct` may leave it out
         if not isinstance(text, str):
             raise bad_argument(owner, f"documents[{index}].page_content", "a string", text, _TEXT_REMEDY)
+        if not isinstance(document.metadata, (Mapping, type(None))):
+            raise bad_argument(owner, f"documents[{index}].metadata", "a mapping or None", document.metadata)
         texts.append(text)
     return candidates, texts
+
+
+def is_sync_override(adapter: object, base: type, sync_name: str, async_name: str) -> bool:
+    """Say whether a subclass replaces what a method does, and leaves its asynchronous twin to follow.
+
+    Args:
+        adapter: An instance of the subclass.
+        base: The class that defines both methods.
+        sync_name: Name of the method.
+        async_name: Name of its twin.
+
+    Returns:
+        True if the twin must call the method.
+    """
+    is_replaced = getattr(type(adapter), sync_name) is not getattr(base, sync_name)
+    return is_replaced and getattr(type(adapter), async_name) is getattr(base, async_name)
+
+
+def _list_arguments(adapter_class: type[Adapter]) -> Iterator[str]:
+    """Yield what the constructor takes: the fields, and the aliases that a subclass gives them."""
+    for name, field in adapter_class.model_fields.items():
+        yield name
+        alias = field.validation_alias
+        for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+            first = choice.path[0] if isinstance(choice, AliasPath) else choice
+            if isinstance(first, str):
+                yield first
 
 
 def _first_problem(owner: str, error: ValidationError) -> FletchingError:
@@ -313,6 +404,8 @@ def _first_problem(owner: str, error: ValidationError) -> FletchingError:
     if isinstance(cause, FletchingError):
         return cause
     name = ".".join(map(str, problem["loc"]))
+    if problem["type"] in {"extra_forbidden", "no_such_attribute"}:
+        return bad_argument(owner, "kwargs", f"one of the arguments of {owner}", name)
     if problem["type"] == "missing":
         return ArgumentError(f"{owner}: `{name}` must be given; got nothing.")
     expected = problem["msg"].removeprefix("Input should be ")
@@ -320,34 +413,57 @@ def _first_problem(owner: str, error: ValidationError) -> FletchingError:
     return bad_argument(owner, name, expected, value)
 
 
-def _hide_secrets(options: dict[str, Any]) -> dict[str, Any]:
-    """Wrap each token, however deep, so that no ``repr`` shows it."""
-    return {
-        name: _hide_secrets(value)
-        if isinstance(value, dict)
-        else SecretStr(value)
-        if name in _SECRETS and isinstance(value, str)
-        else value
-        for name, value in options.items()
-    }
+def _hide_secrets(value: Any, is_secret: bool = False) -> Any:
+    """Wrap each token, however deep, so that no ``repr`` shows it; numbers and flags tell nothing."""
+    if isinstance(value, Mapping):
+        return {name: _hide_secrets(item, is_secret or _names_secret(name)) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_hide_secrets(item, is_secret) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if is_secret and isinstance(value, (str, bytes)):
+        return SecretStr(value) if isinstance(value, str) else SecretBytes(value)
+    return value
 
 
-def _show_secrets(options: dict[str, Any]) -> dict[str, Any]:
+def _show_secrets(value: Any) -> Any:
     """Undo `_hide_secrets`."""
-    return {
-        name: _show_secrets(value)
-        if isinstance(value, dict)
-        else value.get_secret_value()
-        if isinstance(value, SecretStr)
-        else value
-        for name, value in options.items()
-    }
+    if isinstance(value, Mapping):
+        return {name: _show_secrets(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_show_secrets(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value.get_secret_value() if isinstance(value, (SecretStr, SecretBytes)) else value
 
 
-def _drop_secrets(options: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what `_hide_secrets` wrapped."""
-    return {
-        name: _drop_secrets(value) if isinstance(value, dict) else value
-        for name, value in options.items()
-        if not isinstance(value, SecretStr)
-    }
+def _mask_secrets(value: Any) -> Any:
+    """Put stars in the place of each secret, whether it is wrapped or was put in later."""
+    if isinstance(value, Mapping):
+        return {
+            name: _MASK if _is_secret(name, item) else _mask_secrets(item) for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        items = [_mask_secrets(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+
+
+def _write_plainly(value: Any) -> Any:
+    """Leave out each secret; write paths and torch's dtypes and devices as text, which JSON can hold."""
+    if isinstance(value, Mapping):
+        return {name: _write_plainly(item) for name, item in value.items() if not _is_secret(name, item)}
+    if isinstance(value, (list, tuple)):
+        return [_write_plainly(item) for item in value if not isinstance(item, (SecretStr, SecretBytes))]
+    if isinstance(value, PurePath) or type(value).__module__ == "torch":
+        return str(value).removeprefix("torch.")
+    return value
+
+
+def _is_secret(name: object, value: object) -> bool:
+    """Say whether an option must not be shown; ``token=True`` and ``max_tokens=64`` may."""
+    if isinstance(value, (SecretStr, SecretBytes)):
+        return True
+    return _names_secret(name) and not isinstance(value, (bool, int, float, type(None)))
+
+
+def _names_secret(name: object) -> bool:
+    return isinstance(name, str) and _SECRET_NAME.search(name) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import field_validator
 
 from fletching.errors import bad_argument
-from langchain_fletching._model import RerankerAdapter, check_count
+from langchain_fletching._model import RerankerAdapter, check_count, is_sync_override
 
 
 class FletchingReranker(RerankerAdapter, BaseDocumentCompressor):
     """Reorder documents by a reranker of fletching, and keep the best.
 
-    The result holds copies with the score in their metadata; what is passed in stays as it is. The model is
+    The result holds copies with the score in their metadata; what is passed in stays as it is. The copies are
+    shallow: a list or dict inside the metadata is the one that was passed in. The model is
     opened on first use, once per process, and may be used from any thread and any event loop.
 
     Args:
@@ -34,7 +36,7 @@ class FletchingReranker(RerankerAdapter, BaseDocumentCompressor):
         score_key: Where the metadata of a returned document holds its score, a Python float; overwrites what
             is there.
         model_kwargs: Arguments of ``fletching.load_shared``, such as ``device`` and ``dtype``. A ``token`` is
-            kept as a ``SecretStr`` and never serialised.
+            neither shown nor serialised, but a pickle holds it. Empty for a loaded model.
 
     Raises:
         ArgumentError: If an argument is unknown or outside its domain; no model is opened for that.
@@ -84,12 +86,14 @@ class FletchingReranker(RerankerAdapter, BaseDocumentCompressor):
             callbacks: As there.
 
         Returns:
-            Exactly what `compress_documents` returns.
+            Exactly what `compress_documents` returns, that of a subclass too.
 
         Raises:
             ArgumentError: As there.
             CheckpointError: As there.
         """
+        if is_sync_override(self, FletchingReranker, "compress_documents", "acompress_documents"):
+            return await asyncio.to_thread(self.compress_documents, documents, query, callbacks)
         return await self._arerank(f"{type(self).__name__}.acompress_documents", documents, query, self.top_n)
 
     def as_runnable(self) -> Runnable[dict[str, Any], list[Document]]:

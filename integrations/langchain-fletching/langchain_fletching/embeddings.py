@@ -31,7 +31,7 @@ class FletchingEmbeddings(ModelAdapter, Embeddings):
         batch_size: Most texts of one micro-batch, >= 1; ``None`` lets the token budget decide.
         show_progress_bar: Whether to draw a progress bar; ``None`` draws one at log level INFO.
         model_kwargs: Arguments of ``fletching.load_shared``, such as ``device`` and ``dtype``. A ``token`` is
-            kept as a ``SecretStr`` and never serialised.
+            neither shown nor serialised, but a pickle holds it. Empty for a loaded model.
 
     Raises:
         ArgumentError: If an argument is unknown or outside its domain; no model is opened for that.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,23 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, run_in_executor
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
-from pydantic import PrivateAttr, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
-from fletching.errors import bad_argument
-from langchain_fletching._model import Adapter, RerankerAdapter, check_count
+import fletching
+from fletching.errors import bad_argument, bad_choice
+from langchain_fletching._model import Adapter, RerankerAdapter, check_count, is_sync_override
 
 _FETCH_AT_LEAST = 20
 _FETCH_PER_RESULT = 5
+_STORE_COUNTS = {"k": 4, "fetch_k": 20}  # of a store whose signature does not tell: LangChain's own
+_SEARCHES = {
+    "similarity": "similarity_search",
+    "similarity_score_threshold": "similarity_search_with_relevance_scores",
+    "mmr": "max_marginal_relevance_search",
+}
 
 
 class FletchingRetriever(RerankerAdapter, BaseRetriever):
@@ -28,13 +36,16 @@ class FletchingRetriever(RerankerAdapter, BaseRetriever):
     Args:
         retriever: Where candidates come from: a ``VectorStore``, a retriever, or any runnable from a query to
             documents. Its run shows up below the run of this retriever; documents are reranked as they come,
-            repeated ones too.
+            repeated ones too. What comes back are shallow copies with a score.
         model: Checkpoint name (``"mvp-mini"``, the default), folder, hub id, or a loaded
             ``fletching.Reranker``. A loaded one is pickled with the retriever, but cannot be serialised.
-        k: Documents to return, >= 1; ``None`` returns all. ``invoke(query, k=2)`` decides for one call.
-            Default 4, as in LangChain's vector stores.
+        k: Documents to return, >= 1; ``None`` returns all. ``invoke(query, k=2)`` decides for one call, and
+            ``invoke(query, k=None)`` returns all. Default 4, as in LangChain's vector stores.
         fetch_k: Candidates to read, >= 1, but never fewer than ``k``. ``None`` fetches ``max(20, 5 * k)``
-            from a vector store, and takes what a retriever returns.
+            from a vector store, and as many as it is set to, but never fewer than ``k``, from the retriever
+            of one (``store.as_retriever()``, with a ``with_config`` or ``with_retry`` around it or not).
+            Any other retriever or runnable is not told how many: it decides by itself, its result is cut to
+            ``fetch_k``, and fewer than ``k`` documents come back if it returns fewer.
         min_score: Lowest score of a document that is returned, on the scale of ``scores``; ``None`` returns
             any.
         scores: ``"logit"`` for raw scores, ``"probability"`` for their sigmoid; ``None`` takes the
@@ -45,7 +56,7 @@ class FletchingRetriever(RerankerAdapter, BaseRetriever):
         score_key: Where the metadata of a returned document holds its score, a Python float; overwrites what
             is there.
         model_kwargs: Arguments of ``fletching.load_shared``, such as ``device`` and ``dtype``. A ``token`` is
-            kept as a ``SecretStr`` and never serialised.
+            neither shown nor serialised, but a pickle holds it. Empty for a loaded model.
         name: Name of the run in a trace; ``None`` takes that of the class.
         tags: Tags of the run.
         metadata: Metadata of the run.
@@ -88,6 +99,10 @@ class FletchingRetriever(RerankerAdapter, BaseRetriever):
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
+        if is_sync_override(self, FletchingRetriever, "_get_relevant_documents", "_aget_relevant_documents"):
+            return await run_in_executor(
+                None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs
+            )
         source, limit, fetch, options = self._plan(kwargs)
         documents = await source.ainvoke(query, {"callbacks": run_manager.get_child()}, **options)
         return await self._arerank(type(self).__name__, _take(documents, fetch), query, limit)
@@ -111,26 +126,26 @@ class FletchingRetriever(RerankerAdapter, BaseRetriever):
             fetch = fetch or max(_FETCH_AT_LEAST, _FETCH_PER_RESULT * (limit or 0))
         if fetch is not None:
             fetch = max(fetch, limit or 0)
-            if isinstance(source, VectorStoreRetriever):
-                options["k"] = fetch
+        options |= _ask_store(source, limit, fetch)
         return source, limit, fetch, options
 
 
 class FletchingSearchRetriever(Adapter, BaseRetriever):
     """Retrieve passages of a folder by meaning and by words, and rerank them.
 
-    Needs ``fletching[search]``. The metadata of a document tells its ``source`` (the file), ``heading``,
-    ``page``, ``start_index`` and ``end_index`` in the file's text, ``retrieval_rank`` before reranking, and
-    ``relevance_score``, a Python float.
+    Needs ``pip install "langchain-fletching[search]"``. The metadata of a document tells its ``source`` (the
+    file), ``heading``, ``page``, ``start_index`` and ``end_index`` in the file's text, ``retrieval_rank``
+    before reranking, and ``relevance_score``, a Python float.
 
     Args:
         index: A ``fletching.search.Index``, or a folder, whose index is then opened and brought up to date at
-            the first call. An index is pickled with the retriever, but cannot be serialised.
+            the first call. An index is pickled with the retriever, but cannot be serialised; copies share it.
         reranker: Checkpoint name, folder, hub id, or a loaded ``fletching.Reranker``; ``None`` leaves the
             order of retrieval.
-        k: Documents to return, >= 1. ``invoke(query, k=2)`` decides for one call. Default 4, as in
-            LangChain's vector stores.
-        candidates: Passages to retrieve and rerank, >= 1.
+        k: Documents to return, >= 1. ``invoke(query, k=2)`` decides for one call; there, ``None`` takes the
+            retriever's own. Default 4, as in LangChain's vector stores.
+        candidates: Passages to retrieve and rerank, >= 1; ``invoke(query, candidates=100)`` decides for one
+            call, as with ``k``.
         name: Name of the run in a trace; ``None`` takes that of the class.
         tags: Tags of the run.
         metadata: Metadata of the run.
@@ -150,24 +165,27 @@ class FletchingSearchRetriever(Adapter, BaseRetriever):
     k: int = 4
     candidates: int = 50
 
-    _opened: _OpenedIndex = PrivateAttr(default_factory=lambda: _OpenedIndex())
-
     @field_validator("index", mode="before")
     @classmethod
     def _check_index(cls, value: object) -> object:
-        if isinstance(value, (str, Path)) and Path(value).is_dir():
-            return str(value)
-        if not hasattr(value, "asearch"):
-            domain = "a fletching.search.Index or an existing folder"
-            raise bad_argument(cls.__name__, "index", domain, value)
-        return value
+        if isinstance(value, (str, Path)):
+            if Path(value).is_dir():
+                return str(value)
+        else:
+            from fletching.search import Index
+
+            if isinstance(value, Index):
+                return value
+        domain = "a fletching.search.Index or an existing folder"
+        raise bad_argument(cls.__name__, "index", domain, value)
 
     @field_validator("reranker", mode="before")
     @classmethod
     def _check_reranker(cls, value: object) -> object:
         if isinstance(value, (str, Path)) and str(value).strip():
             return str(value)
-        if value is not None and not hasattr(value, "arank"):
+        is_text = isinstance(value, (str, Path))
+        if value is not None and (is_text or not isinstance(value, fletching.Reranker)):
             domain = "a checkpoint name, a folder, a hub id, a loaded fletching.Reranker or None"
             raise bad_argument(cls.__name__, "reranker", domain, value)
         return value
@@ -190,49 +208,71 @@ class FletchingSearchRetriever(Adapter, BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        options = self._options(**kwargs)
+        options = self._options(kwargs)
         return [_build_document(hit) for hit in self._open().search(query, **options)]
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        options = self._options(**kwargs)
+        if is_sync_override(
+            self, FletchingSearchRetriever, "_get_relevant_documents", "_aget_relevant_documents"
+        ):
+            return await run_in_executor(
+                None, self._get_relevant_documents, query, run_manager=run_manager.get_sync(), **kwargs
+            )
+        options = self._options(kwargs)
         index = await asyncio.to_thread(self._open)
         return [_build_document(hit) for hit in await index.asearch(query, **options)]
 
-    def _options(self, *, k: object = None, candidates: object = None) -> dict[str, Any]:
-        owner = f"{type(self).__name__}.invoke"
-        return {
-            "top_k": self.k if k is None else _check_positive(owner, "k", k),
-            "candidates": self.candidates
-            if candidates is None
-            else _check_positive(owner, "candidates", candidates),
-            "reranker": self.reranker,
-        }
+    def _options(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Say how to search for one call; ``None`` takes the retriever's own."""
+        owner, counts = f"{type(self).__name__}.invoke", {"k": self.k, "candidates": self.candidates}
+        for name, value in arguments.items():
+            if name not in counts:
+                raise bad_choice(owner, "kwargs", counts, name)
+            counts[name] = counts[name] if value is None else _check_positive(owner, name, value)
+        return {"top_k": counts["k"], "candidates": counts["candidates"], "reranker": self.reranker}
 
     def _open(self) -> Any:
         """Return the index; that of a folder is brought up to date at the first call."""
-        if not isinstance(self.index, str):
-            return self.index
+        folder = self.index
+        if not isinstance(folder, str):
+            return folder
         from fletching.search import Index
 
         with self._opened.lock:
-            if self._opened.index is None:
-                index = Index(self.index)
+            index = self._opened.get(folder)
+            if index is None:
+                index = Index(folder)
                 index.update()
-                self._opened.index = index
-            return self._opened.index
+                self._opened.state = folder, index
+            return index
 
 
-class _OpenedIndex:
-    """The index of a folder that a retriever has opened; pickles and copies leave it out."""
+def _ask_store(source: object, limit: int | None, fetch: int | None) -> dict[str, Any]:
+    """Say what to tell the retriever of a store, so that it returns ``fetch``, or ``limit`` at least."""
+    given: dict[str, Any] = {}
+    while isinstance(source, RunnableBindingBase):
+        given = {**source.kwargs, **given}
+        source = source.bound
+    if not isinstance(source, VectorStoreRetriever):
+        return {}
+    given = {**source.search_kwargs, **given}
+    asked: dict[str, Any] = {}
+    k = given.get("k") or _read_default(source, "k")
+    if fetch is not None or (limit is not None and limit > k):
+        k = asked["k"] = limit if fetch is None else fetch
+    if source.search_type == "mmr" and k > (given.get("fetch_k") or _read_default(source, "fetch_k")):
+        asked["fetch_k"] = k
+    return asked
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.index: Any = None
 
-    def __reduce__(self) -> tuple[type[_OpenedIndex], tuple[()]]:
-        return _OpenedIndex, ()
+def _read_default(source: VectorStoreRetriever, name: str) -> int:
+    """Return the count that a store takes unless told otherwise."""
+    search = getattr(source.vectorstore, _SEARCHES.get(source.search_type, "similarity_search"))
+    parameter = inspect.signature(search).parameters.get(name)
+    is_told = parameter is not None and isinstance(parameter.default, int)
+    return parameter.default if is_told else _STORE_COUNTS[name]  # type: ignore[union-attr]
 
 
 def _check_positive(owner: str, parameter: str, value: object) -> int:

@@ -29,8 +29,9 @@ def test_package_exports_its_adapters() -> None:
         "",
         "langchain_fletching.FletchingReranker(model='mvp-mini', top_n=5, scores='logit')",
         "langchain_fletching.FletchingEmbeddings(model='owner/name', truncate_dim=64)",
+        "langchain_fletching.FletchingSearchRetriever(index='.', reranker='mvp-mini')",
     ],
-    ids=["import", "reranker", "embeddings"],
+    ids=["import", "reranker", "embeddings", "search"],
 )
 def test_nothing_heavy_is_loaded_before_the_first_use(use: str) -> None:
     heavy = "{'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)"

@@ -16,6 +16,11 @@ from langchain_fletching import FletchingReranker, FletchingRetriever
 
 CALLS = 50
 BOUND_MS = 20  # measured: below 1; machines that test are busy
+QUIET_BOUND_MS = 3  # on a machine that does nothing else
+
+bounds = pytest.mark.parametrize(
+    "bound", [BOUND_MS, pytest.param(QUIET_BOUND_MS, marks=pytest.mark.slow)], ids=["busy", "quiet"]
+)
 
 
 class Instant(fletching.Reranker):
@@ -46,25 +51,28 @@ def best_of(call: Callable[[], Any]) -> float:
     return 1000 * best
 
 
-def test_compressor_adds_little(documents: list[Document], query: str) -> None:
+@bounds
+def test_compressor_adds_little(documents: list[Document], query: str, bound: int) -> None:
     reranker = FletchingReranker(model=Instant(), top_n=None)
     taken = best_of(lambda: reranker.compress_documents(documents, query))
-    assert taken < BOUND_MS
+    assert taken < bound
 
 
-def test_async_compressor_adds_little(documents: list[Document], query: str) -> None:
+@bounds
+def test_async_compressor_adds_little(documents: list[Document], query: str, bound: int) -> None:
     reranker = FletchingReranker(model=Instant(), top_n=None)
     loop = asyncio.new_event_loop()
     taken = best_of(lambda: loop.run_until_complete(reranker.acompress_documents(documents, query)))
     loop.close()
-    assert taken < BOUND_MS
+    assert taken < bound
 
 
-def test_retriever_adds_little(documents: list[Document], query: str) -> None:
+@bounds
+def test_retriever_adds_little(documents: list[Document], query: str, bound: int) -> None:
     source = RunnableLambda(lambda query: documents)
     retriever = FletchingRetriever(retriever=source, model=Instant(), k=None)
     taken = best_of(lambda: retriever.invoke(query)) - best_of(lambda: source.invoke(query))
-    assert taken < BOUND_MS
+    assert taken < bound
 
 
 def test_named_model_adds_little(reranker_folder: str, documents: list[Document], query: str) -> None:

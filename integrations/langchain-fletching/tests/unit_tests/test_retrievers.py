@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from typing import Any
 from uuid import UUID
 
@@ -137,6 +138,116 @@ def test_retriever_of_a_store_keeps_its_own_k(
     assert len(wider.invoke(query)) == 9
 
 
+@pytest.fixture
+def asked(store: InMemoryVectorStore, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the store is asked for, search by search."""
+    calls: list[dict[str, Any]] = []
+    for name in ("similarity_search", "max_marginal_relevance_search"):
+        monkeypatch.setattr(store, name, spy_on(getattr(store, name), calls))
+    return calls
+
+
+def spy_on(search: Any, calls: list[dict[str, Any]]) -> Any:
+    def spy(query: str, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        return search(query, **kwargs)
+
+    return spy
+
+
+@pytest.mark.parametrize("wrap", ["bare", "config", "twice", "retry"])
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [
+        ({}, {"k": 10}, {"k": 10}),
+        ({}, {"k": 4}, {}),
+        ({}, {"k": None}, {}),
+        ({"k": 6}, {"k": 10}, {"k": 10}),
+        ({"k": 12}, {"k": 10}, {"k": 12}),
+        ({"k": 12}, {"k": 10, "fetch_k": 5}, {"k": 10}),
+        ({"k": 2}, {"fetch_k": 9}, {"k": 9}),
+    ],
+)
+def test_retriever_of_a_store_gives_enough(
+    store: InMemoryVectorStore,
+    asked: list[dict[str, Any]],
+    reranker_folder: str,
+    query: str,
+    wrap: str,
+    inner: dict[str, Any],
+    outer: dict[str, Any],
+    expected: dict[str, Any],
+) -> None:
+    source: Any = store.as_retriever(search_kwargs=inner)
+    if wrap != "bare":
+        source = source.with_retry() if wrap == "retry" else source.with_config(tags=["a"])
+    if wrap == "twice":
+        source = source.with_retry().with_config(run_name="b")
+    retriever = FletchingRetriever(retriever=source, model=reranker_folder, **outer)
+    found = retriever.invoke(query)
+    assert asked == [expected]
+    fetched = expected.get("k", 4)
+    assert len(found) == min(retriever.k or fetched, fetched)
+
+
+@pytest.mark.parametrize(("bound", "k", "expected"), [(6, 10, 10), (12, 10, 12)])
+def test_bound_arguments_count_as_the_retrievers_own(
+    store: InMemoryVectorStore,
+    asked: list[dict[str, Any]],
+    reranker_folder: str,
+    query: str,
+    bound: int,
+    k: int,
+    expected: int,
+) -> None:
+    source = store.as_retriever(search_kwargs={"k": 30}).bind(k=bound)
+    FletchingRetriever(retriever=source, model=reranker_folder, k=k).invoke(query)
+    assert asked == [{"k": expected}]
+
+
+def test_generous_store_is_left_alone(
+    store: InMemoryVectorStore, reranker_folder: str, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, asked = store.similarity_search, []
+
+    def generous(query: str, k: int = 10, **kwargs: Any) -> list[Document]:
+        asked.append(k)
+        return search(query, k, **kwargs)
+
+    monkeypatch.setattr(store, "similarity_search", generous)
+    retriever = FletchingRetriever(retriever=store.as_retriever(), model=reranker_folder, k=6)
+    assert len(retriever.invoke(query)) == 6
+    assert len(retriever.invoke(query, k=12)) == 12
+    assert asked == [10, 12]
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "expected"),
+    [
+        ({}, {}, {}),
+        ({}, {"k": 10}, {"k": 10}),
+        ({}, {"k": 30}, {"k": 30, "fetch_k": 30}),
+        ({}, {"fetch_k": 25}, {"k": 25, "fetch_k": 25}),
+        ({"fetch_k": 5}, {"k": 8}, {"k": 8, "fetch_k": 8}),
+        ({"fetch_k": 40}, {"k": 30}, {"k": 30, "fetch_k": 40}),
+        ({"k": 30}, {}, {"k": 30, "fetch_k": 30}),
+    ],
+)
+def test_diverse_search_reads_as_many_as_it_returns(
+    store: InMemoryVectorStore,
+    asked: list[dict[str, Any]],
+    reranker_folder: str,
+    query: str,
+    inner: dict[str, Any],
+    outer: dict[str, Any],
+    expected: dict[str, Any],
+) -> None:
+    source = store.as_retriever(search_type="mmr", search_kwargs=inner)
+    found = FletchingRetriever(retriever=source, model=reranker_folder, **outer).invoke(query)
+    assert asked == [expected]
+    assert len(found) == outer.get("k", 4)
+
+
 def test_fetch_k_bounds_what_a_retriever_returns(
     source: Everything, reranker_folder: str, query: str
 ) -> None:
@@ -182,6 +293,29 @@ def test_loaded_model_is_used_as_it_is(source: Everything, reranker_folder: str,
 def test_documents_are_copied(source: Everything, reranker_folder: str, query: str) -> None:
     FletchingRetriever(retriever=source, model=reranker_folder).invoke(query)
     assert all("relevance_score" not in document.metadata for document in source.documents)
+
+
+class Numbered(FletchingRetriever):
+    """Overrides the synchronous method only."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        found = super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return [hit.model_copy(update={"id": threading.current_thread().name}) for hit in found]
+
+
+async def test_override_of_the_synchronous_method_is_used_by_coroutines(
+    source: Everything, reranker_folder: str, query: str
+) -> None:
+    recorder = Recorder()
+    found = await Numbered(retriever=source, model=reranker_folder).ainvoke(
+        query, {"callbacks": [recorder]}, k=2
+    )
+    assert len(found) == 2
+    assert found[0].id not in {document.id for document in source.documents}
+    assert found[0].id != threading.current_thread().name
+    assert recorder.tree() == [("Numbered", None), ("Everything", "Numbered")]
 
 
 # --- runs ---

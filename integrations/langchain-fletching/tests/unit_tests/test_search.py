@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,16 @@ from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 from langchain_fletching import FletchingSearchRetriever
 
 QUESTION = "why feathers"
+
+
+class Lookalike:
+    """Has the methods of an index and of a reranker."""
+
+    async def asearch(self) -> None:
+        """Find nothing."""
+
+    async def arank(self) -> None:
+        """Rank nothing."""
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +114,85 @@ def test_threads_get_the_same(retriever: FletchingSearchRetriever) -> None:
         assert all(documents == expected for documents in pool.map(retriever.invoke, [QUESTION] * 32))
 
 
-@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
-def test_folder_is_indexed_at_the_first_call(
-    folder: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def own_cache(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an index that is opened by its folder use the tiny embedder, and a cache of this test."""
     defaults = {**Index.__init__.__kwdefaults__, "embedder": str(models / "embedder")}
     monkeypatch.setattr(Index.__init__, "__kwdefaults__", defaults)
     monkeypatch.setenv("FLETCHING_CACHE", str(tmp_path))
+
+
+@pytest.fixture
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    other = tmp_path_factory.mktemp("other")
+    (other / "yew.txt").write_text("A longbow is of yew.\n")
+    return str(other)
+
+
+def find_sources(retriever: Any) -> set[str]:
+    return {document.metadata["source"] for document in retriever.invoke(QUESTION)}
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_retriever_follows_its_index(folder: Path, other_folder: str) -> None:
+    retriever = FletchingSearchRetriever(index=folder, reranker=None)
+    assert find_sources(retriever) == {"bow.md", "goose.txt"}
+    retriever.index = other_folder
+    assert find_sources(retriever) == {"yew.txt"}
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("copied_by", ["model_copy", "copy"])
+def test_copies_do_not_disturb_each_other(
+    folder: Path, other_folder: str, copied_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    update = Index.update
+    monkeypatch.setattr(Index, "update", lambda self: (opened.append(self.folder.name), update(self)))
+    retriever = FletchingSearchRetriever(index=folder, reranker=None)
+    retriever.invoke(QUESTION)
+    if copied_by == "model_copy":
+        copied = retriever.model_copy(update={"index": other_folder})
+    else:
+        copied = copy.copy(retriever)
+        copied.index = other_folder
+    for _ in range(2):
+        assert find_sources(copied) == {"yew.txt"}
+        assert find_sources(retriever) == {"bow.md", "goose.txt"}
+    assert opened == [folder.name, Path(other_folder).name], "each is opened once"
+    assert copy.copy(retriever)._open() is retriever._open()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_opened_index_does_not_count_in_comparisons(folder: Path) -> None:
+    first, second = (FletchingSearchRetriever(index=folder, reranker=None) for _ in range(2))
+    first.invoke(QUESTION)
+    assert first == second
+    assert first == pickle.loads(pickle.dumps(first)) == copy.deepcopy(first)
+
+
+def test_copies_share_what_is_loaded(index: Index, models: Path) -> None:
+    model = fletching.load_shared(models / "reranker")
+    retriever = FletchingSearchRetriever(index=index, reranker=model)
+    copied = copy.deepcopy(retriever)
+    assert copied.reranker is model
+    assert copied.index is index
+    assert copied == retriever
+
+
+def test_repr_leaves_out_what_is_loaded(index: Index, models: Path) -> None:
+    model = fletching.load_shared(models / "reranker")
+    retriever = FletchingSearchRetriever(index=index, reranker=model, k=2)
+    shown = (
+        "index=<class 'fletching.search.index.Index'>, reranker=<class 'fletching.models.reranker.Reranker'>"
+    )
+    assert repr(retriever) == f"FletchingSearchRetriever({shown}, k=2)"
+    assert len(str(dumpd(retriever))) < 500
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
+def test_folder_is_indexed_at_the_first_call(folder: Path, tmp_path: Path) -> None:
     retriever = FletchingSearchRetriever(index=folder, reranker=None, k=2)
 
     assert list(tmp_path.rglob("state.json")) == []
@@ -136,6 +220,10 @@ def test_retriever_survives_pickling(retriever: FletchingSearchRetriever) -> Non
             {"reranker": 3},
             "`reranker` must be a checkpoint name, a folder, a hub id, a loaded fletching.Rerank",
         ),
+        ({"index": 3}, "`index` must be a fletching.search.Index or an existing folder; got 3."),
+        ({"index": Path("no/such")}, "`index` must be a fletching.search.Index or an existing folder; got "),
+        ({"index": Lookalike()}, "`index` must be a fletching.search.Index or an existing folder; got "),
+        ({"reranker": Lookalike()}, "`reranker` must be a checkpoint name, a folder, a hub id, a loaded "),
         ({"kk": 3}, "`kwargs` must be one of the arguments of FletchingSearchRetriever; got 'kk'"),
     ],
 )
@@ -150,3 +238,30 @@ def test_bad_arguments_are_refused(index: Index, arguments: dict[str, Any], mess
 def test_bad_count_of_one_call_is_refused(retriever: FletchingSearchRetriever, name: str) -> None:
     with pytest.raises(ArgumentError, match=f"FletchingSearchRetriever.invoke: `{name}` must be a positive"):
         retriever.invoke(QUESTION, **{name: -1})
+
+
+async def test_unknown_argument_of_one_call_is_refused(retriever: FletchingSearchRetriever) -> None:
+    message = "FletchingSearchRetriever.invoke: `kwargs` must be one of 'k', 'candidates'; got 'candidate'. "
+    with pytest.raises(ArgumentError) as caught:
+        retriever.invoke(QUESTION, candidate=1)
+    assert str(caught.value) == f"{message}Did you mean 'candidates'?"
+    with pytest.raises(ArgumentError, match="`kwargs` must be one of 'k', 'candidates'; got 'junk'"):
+        await retriever.ainvoke(QUESTION, junk=1)
+
+
+def test_none_for_one_call_is_the_retrievers_own(retriever: FletchingSearchRetriever) -> None:
+    assert retriever.invoke(QUESTION, k=None, candidates=None) == retriever.invoke(QUESTION)
+    assert len(retriever.invoke(QUESTION, k=1)) == 1
+
+
+class Numbered(FletchingSearchRetriever):
+    """Overrides the synchronous method only."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any, **kwargs: Any) -> Any:
+        found = super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+        return [hit.model_copy(update={"id": threading.current_thread().name}) for hit in found]
+
+
+async def test_override_of_the_synchronous_method_is_used_by_coroutines(index: Index) -> None:
+    [first] = await Numbered(index=index, reranker=None).ainvoke(QUESTION, k=1)
+    assert first.id not in (None, threading.current_thread().name)
