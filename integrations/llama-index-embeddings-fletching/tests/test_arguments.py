@@ -20,10 +20,11 @@ BAD = [
     ({"query_prompt": 3}, "`query_prompt` must be a string or None; got 3."),
     ({"document_prompt": b"x"}, "`document_prompt` must be a string or None; got b'x'."),
     ({"normalize": "yes"}, "`normalize` must be True or False; got 'yes'."),
+    ({"callback_manager": 3}, "`callback_manager` must be a CallbackManager or None; got 3."),
     ({"embeddings_cache": {}}, "`embeddings_cache` must be a BaseKVStore or None; got {}."),
     (
         {"model_kwargs": "token"},
-        "`model_kwargs` must be a mapping from argument names of fletching.load to values; got 'str'.",
+        "`model_kwargs` must be a mapping from argument names of fletching.load_shared to values; got 'str'.",
     ),
     (
         {"model_kwargs": {"kind": "reranker", "token": "hf_secret"}},
@@ -56,7 +57,7 @@ def test_a_loaded_model_takes_no_arguments_of_load(own_embedder):
 
 
 def test_an_unknown_argument_is_not_swallowed():
-    with pytest.raises(TypeError, match="truncate_dims"):
+    with pytest.raises(ArgumentError, match=r"got 'truncate_dims'. Did you mean 'truncate_dim'"):
         FletchingEmbedding(model="some/model", truncate_dims=3)
 
 
@@ -68,3 +69,29 @@ def test_model_and_model_name_are_one(tmp_path):
         FletchingEmbedding(tmp_path, model_name=str(tmp_path)),
     ):
         assert embed_model.model == embed_model.model_name == str(tmp_path)
+
+
+def assign(changed, update):
+    for name, value in update.items():
+        setattr(changed, name, value)
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD[:-1], ids=[message for _, message in BAD[:-1]])
+@pytest.mark.parametrize("assign", [assign, FletchingEmbedding.model_copy], ids=["assigned", "copied"])
+def test_what_is_assigned_is_checked(arguments, message, assign):
+    embed_model = FletchingEmbedding(model="some/model")
+    with pytest.raises(ArgumentError) as caught:
+        assign(embed_model, update=arguments)
+    assert str(caught.value) == f"FletchingEmbedding: {message}"
+
+
+class Boosted(FletchingEmbedding):
+    boost: float
+
+
+def test_a_subclass_may_have_fields():
+    assert Boosted("some/model", boost=2).boost == 2.0
+    with pytest.raises(ArgumentError, match=r"^Boosted: `boost` must be as Boosted declares it") as caught:
+        Boosted("some/model", model_kwargs={"token": "hf_secret"})
+    assert "hf_secret" not in str(caught.value)
+    assert caught.value.__suppress_context__

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.fletching import FletchingEmbedding
-from llama_index.embeddings.fletching.cache import COLLECTIONS
+from llama_index.embeddings.fletching.cache import COLLECTIONS, read_entry
 
 import fletching
 from fletching.errors import ArgumentError
@@ -191,3 +192,30 @@ def test_the_model_is_fingerprinted_once(folder, store, monkeypatch):
     for text in TEXTS:
         cached.get_query_embedding(text)
     assert len(calls) == 1
+
+
+async def test_a_model_trained_in_place_is_another(ask, own_embedder, store):
+    cached = FletchingEmbedding(own_embedder, embeddings_cache=store)
+    before = await ask(cached, "query", "bow")
+    with torch.no_grad():
+        for parameter in own_embedder.parameters():
+            parameter.add_(torch.linspace(0, 1, parameter.numel()).view_as(parameter))
+    assert await ask(cached, "query", "bow") == own_embedder.encode_query(["bow"])[0].tolist() != before
+
+
+async def test_weights_of_inference_mode_are_cached(ask, own_embedder, store):
+    with torch.inference_mode():
+        for module in own_embedder.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, torch.nn.Parameter(parameter.clone(), requires_grad=False))
+    cached = FletchingEmbedding(own_embedder, embeddings_cache=store)
+    assert await ask(cached, "query", "bow") == await ask(cached, "query", "bow")
+
+
+def test_a_cache_in_a_copy_is_kept_from_the_base_class(embed_model, store):
+    copied = embed_model.model_copy(update={"embeddings_cache": store})
+    assert (copied.cache, copied.embeddings_cache, embed_model.cache) == (store, None, None)
+
+
+def test_large_values_are_no_infinity():
+    assert read_entry({"embedding": [1e308] * 32}, 32) == [1e308] * 32

@@ -266,9 +266,52 @@ def test_a_rate_limiter_that_would_be_ignored_is_refused(folder, monkeypatch):
         FletchingEmbedding(folder, rate_limiter=object())
 
 
-def test_the_payload_of_events_holds_no_secret(own_embedder, events):
-    embed_model = FletchingEmbedding(own_embedder)
-    embed_model.model_kwargs = {"token": "hf_secret"}
+def test_the_payload_of_events_holds_no_secret(folder, events):
+    embed_model = FletchingEmbedding(folder, model_kwargs={"token": "hf_secret"})
     embed_model.get_query_embedding(QUERY)
     assert events.seen
     assert "hf_secret" not in str([event.model_dump() for event in events.seen])
+
+
+# --- what is changed later, and subclasses ---
+
+
+@pytest.mark.parametrize("name", ["model", "model_name"])
+def test_a_model_assigned_later_is_opened(embed_model, tmp_path, name):
+    other = save_tiny_embedder(tmp_path, seed=1)
+    before, expected = embed_model.get_query_embedding(QUERY), FletchingEmbedding(other)
+    copied = embed_model.model_copy(update={name: other})
+    setattr(embed_model, name, other)
+    for changed in (copied, embed_model):
+        assert changed.model_name == other
+        assert changed.get_query_embedding(QUERY) == expected.get_query_embedding(QUERY) != before
+
+
+def test_options_changed_in_place_open_the_model_again(embed_model):
+    first = embed_model._load()
+    embed_model.model_kwargs["dtype"] = "bfloat16"
+    assert embed_model._load() is not first
+
+
+@pytest.mark.parametrize("name", ["model", "model_name", "model_kwargs"])
+def test_a_given_model_stays(own_embedder, name):
+    given = FletchingEmbedding(own_embedder)
+    with pytest.raises(ArgumentError, match=f"^FletchingEmbedding: `{name}` must be (left|empty)"):
+        setattr(given, name, {"device": "cpu"} if name == "model_kwargs" else "other")
+
+
+async def test_a_synchronous_override_is_asked_asynchronously(folder):
+    class Fixed(FletchingEmbedding):
+        def _get_query_embedding(self, query):
+            return [1.0]
+
+        def _get_text_embedding(self, text):
+            return [2.0]
+
+        def _get_text_embeddings(self, texts):
+            return [[3.0] for _ in texts]
+
+    fixed = Fixed(folder)
+    assert await fixed.aget_query_embedding(QUERY) == [1.0]
+    assert await fixed.aget_text_embedding(QUERY) == [2.0]
+    assert await fixed.aget_text_embedding_batch([QUERY]) == [[3.0]]

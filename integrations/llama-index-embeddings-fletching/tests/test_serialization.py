@@ -13,6 +13,8 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.schema import TextNode
 from llama_index.embeddings.fletching import FletchingEmbedding
 
+from fletching.errors import ArgumentError
+
 QUERY = "what keeps the arrow true"
 SETTINGS = {
     "truncate_dim": 8,
@@ -61,7 +63,7 @@ def test_a_loaded_model_survives(own_embedder, way):
 
 def test_a_copy_shares_the_model_and_the_cache(own_embedder, store):
     copied = copy.deepcopy(FletchingEmbedding(own_embedder, embeddings_cache=store))
-    assert copied._embedder is own_embedder
+    assert copied._load() is own_embedder
     assert copied.cache is store
 
 
@@ -90,6 +92,9 @@ def test_a_pickle_holds_no_weights_of_a_named_model(embed_model):
         {"token": "hf_secret", "device": "cpu"},
         {"use_auth_token": "hf_secret"},
         {"model_kwargs": {"token": "hf_secret", "dtype": "float16"}},
+        {"access_token": "hf_secret", "api_token": "hf_secret", "APIKEY": "hf_secret"},
+        {"headers": {"Authorization": "hf_secret"}, "rest": [{"password": "hf_secret"}]},
+        {"rest": ({"client_secret": "hf_secret"},)},
     ],
 )
 def test_secrets_are_not_shown(model_kwargs):
@@ -116,3 +121,14 @@ def test_a_pipeline_remembers_by_model_and_settings(folder, own_embedder):
     assert len(pipeline.run(nodes=nodes)[0].embedding) == 8
     pipeline.transformations = [FletchingEmbedding(own_embedder)]
     assert pipeline.run(nodes=nodes)[0].embedding == full
+
+
+def test_limits_of_tokens_are_no_secret():
+    given = {"max_tokens_per_batch": 512, "tokenizer_kwargs": {"pad_token": "<pad>", "max_tokens": 3}}
+    assert FletchingEmbedding(model="mvp-mini", model_kwargs=given).to_dict()["model_kwargs"] == given
+
+
+def test_a_loaded_model_that_cannot_be_pickled_is_refused(own_embedder):
+    own_embedder.hook = lambda: None
+    with pytest.raises(ArgumentError, match=r"^FletchingEmbedding: `model` must be what can be pickled"):
+        pickle.dumps(FletchingEmbedding(own_embedder))

@@ -18,9 +18,11 @@ BAD = [
     ({"top_n": 2.0}, f"`top_n` {COUNT} 2.0."),
     ({"top_n": "3"}, f"`top_n` {COUNT} '3'."),
     ({"batch_size": 0}, f"`batch_size` {COUNT} 0."),
-    ({"min_score": "high"}, "`min_score` must be a number or None; got 'high'."),
-    ({"min_score": True}, "`min_score` must be a number or None; got True."),
-    ({"min_score": float("nan")}, "`min_score` must be a number or None; got nan."),
+    ({"min_score": "high"}, "`min_score` must be a finite number or None; got 'high'."),
+    ({"min_score": True}, "`min_score` must be a finite number or None; got True."),
+    ({"min_score": float("nan")}, "`min_score` must be a finite number or None; got nan."),
+    ({"min_score": float("inf")}, "`min_score` must be a finite number or None; got inf."),
+    ({"callback_manager": 3}, "`callback_manager` must be a CallbackManager or None; got 3."),
     (
         {"scores": "probable"},
         "`scores` must be one of 'logit', 'probability'; got 'probable'. Did you mean 'probability'?",
@@ -33,7 +35,7 @@ BAD = [
     ({"keep_retrieval_score": "yes"}, "`keep_retrieval_score` must be True or False; got 'yes'."),
     (
         {"model_kwargs": "token"},
-        "`model_kwargs` must be a mapping from argument names of fletching.load to values; got 'str'.",
+        "`model_kwargs` must be a mapping from argument names of fletching.load_shared to values; got 'str'.",
     ),
     (
         {"model_kwargs": {"kind": "embedder"}},
@@ -67,7 +69,7 @@ def test_a_loaded_model_takes_no_arguments_of_load(own_reranker):
 
 
 def test_an_unknown_argument_is_not_swallowed():
-    with pytest.raises(TypeError, match="topn"):
+    with pytest.raises(ArgumentError, match=r"got 'topn'. Did you mean 'top_n'"):
         FletchingRerank(model="mvp-mini", topn=3)
 
 
@@ -83,3 +85,52 @@ def test_a_secret_is_in_no_error():
     with pytest.raises(ArgumentError) as caught:
         FletchingRerank(model="mvp-mini", model_kwargs={"kind": "reranker", "token": "hf_secret"})
     assert "hf_secret" not in str(caught.value)
+
+
+def assign(changed, update):
+    for name, value in update.items():
+        setattr(changed, name, value)
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[message for _, message in BAD])
+@pytest.mark.parametrize("assign", [assign, FletchingRerank.model_copy], ids=["assigned", "copied"])
+def test_what_is_assigned_is_checked(arguments, message, assign):
+    postprocessor = FletchingRerank(model="mvp-mini")
+    with pytest.raises(ArgumentError) as caught:
+        assign(postprocessor, update=arguments)
+    assert str(caught.value) == f"FletchingRerank: {message}"
+
+
+class Boosted(FletchingRerank):
+    boost: float
+
+    def __init__(self, model, *, boost, **kwargs):
+        super().__init__(model, boost=boost, **kwargs)
+
+
+class Plain(FletchingRerank):
+    boost: float
+
+
+@pytest.mark.parametrize("owner", [Boosted, Plain])
+def test_a_subclass_may_have_fields(owner):
+    assert owner("mvp-mini", boost=2, top_n=1).boost == 2.0
+    with pytest.raises(ArgumentError, match=rf"^{owner.__name__}: `kwargs` must be one of .*mean 'boost'\?$"):
+        owner("mvp-mini", boost=2, bost=1)
+    with pytest.raises(ArgumentError, match=f"^{owner.__name__}: `top_n` must be a positive"):
+        owner("mvp-mini", boost=2, top_n=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, r"`boost` must be as Plain declares it \(Field required\); got 'nothing'\."),
+        ({"boost": "hf_secret"}, "`boost` must be as Plain declares it .*; got 'str'"),
+    ],
+)
+def test_a_field_of_a_subclass_is_checked_without_secrets(given, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        Plain("mvp-mini", model_kwargs={"token": "hf_secret"}, **given)
+    assert "hf_secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__

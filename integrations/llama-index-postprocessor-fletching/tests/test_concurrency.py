@@ -125,8 +125,9 @@ async def test_cancelling_stops_the_work(slow_reranker, nodes, events, callbacks
     assert "ReRankEndEvent" not in events.log
 
 
-def test_a_call_costs_little_beside_the_model(own_reranker, monkeypatch):
-    """Less than 3 ms for 100 nodes on an idle machine; the bound allows for a busy one."""
+@pytest.mark.parametrize("bound", [0.015, pytest.param(0.003, marks=pytest.mark.slow)])
+def test_a_call_costs_little_beside_the_model(own_reranker, monkeypatch, bound):
+    """100 nodes; the first bound is for a busy machine, the second for an idle one."""
     hits = [{"corpus_id": place, "score": -float(place)} for place in range(100)]
     monkeypatch.setattr(own_reranker, "rank", lambda *args, **kwargs: hits)
     postprocessor = FletchingRerank(own_reranker, top_n=None)
@@ -138,4 +139,4 @@ def test_a_call_costs_little_beside_the_model(own_reranker, monkeypatch):
         postprocessor.postprocess_nodes(nodes, query_str=QUERY)
         return time.perf_counter() - started
 
-    assert min(measure() for _ in range(50)) < 0.015
+    assert min(measure() for _ in range(50)) < bound

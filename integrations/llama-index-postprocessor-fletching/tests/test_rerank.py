@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+import time
 
 import pytest
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -13,7 +14,7 @@ from llama_index.postprocessor.fletching import FletchingRerank
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
-from fletching.testing import save_tiny_embedder
+from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 QUERY = "what keeps the arrow true"
 
@@ -280,10 +281,13 @@ def test_a_node_that_is_not_scored_is_named(postprocessor):
         postprocessor.postprocess_nodes([TextNode(text="bow")], query_str=QUERY)
 
 
-def test_a_query_of_100000_characters_is_ranked(postprocessor, nodes):
+def test_a_query_of_100000_characters_is_ranked(postprocessor):
     query = "feathers " * 11_112
     assert len(query) >= 100_000
-    assert len(postprocessor.postprocess_nodes(nodes, query_str=query)) == len(nodes)
+    nodes = [NodeWithScore(node=TextNode(text=f"arrow {place}")) for place in range(100)]
+    started = time.perf_counter()
+    assert len(postprocessor.postprocess_nodes(nodes, query_str=query)) == 100
+    assert time.perf_counter() - started < 20
 
 
 @pytest.mark.parametrize("query", ["", " \n\t"])
@@ -310,3 +314,61 @@ def test_a_missing_query_is_refused(postprocessor, nodes, query):
 def test_lone_surrogates_are_read(postprocessor):
     nodes = [NodeWithScore(node=TextNode(text="bow \ud83d"))]
     assert len(postprocessor.postprocess_nodes(nodes, query_str="arrow \ud83d")) == 1
+
+
+@pytest.mark.parametrize("metadata", [3, "page 1", ["page"]])
+def test_metadata_that_is_no_mapping_is_named(metadata):
+    node = TextNode(text="wood")
+    node.__dict__["metadata"] = metadata
+    scored = NodeWithScore(node=node)
+    with pytest.raises(ArgumentError, match=r"`nodes\[0\]\.metadata` must be a mapping or None; got"):
+        FletchingRerank("no/such/folder").postprocess_nodes([scored], query_str=QUERY)
+
+
+@pytest.mark.parametrize("given", [None, 3, "bow"])
+def test_what_is_no_list_of_nodes_is_refused(given):
+    with pytest.raises(
+        ArgumentError, match=r"^FletchingRerank: `nodes` must be a list of NodeWithScore; got"
+    ):
+        FletchingRerank("no/such/folder").postprocess_nodes(given, query_str=QUERY)
+
+
+def test_a_node_that_is_missing_is_named(postprocessor):
+    scored = NodeWithScore.model_construct(node=None, score=1.0)
+    with pytest.raises(ArgumentError, match=r"`nodes\[0\]\.node` must be a node; got None"):
+        postprocessor.postprocess_nodes([scored], query_str=QUERY)
+
+
+# --- what is changed later, and subclasses ---
+
+
+async def test_a_model_assigned_later_is_opened(postprocessor, nodes, tmp_path):
+    other = save_tiny_cross_encoder(tmp_path, seed=1)
+    before = as_pairs(postprocessor.postprocess_nodes(nodes, query_str=QUERY))
+    expected = as_pairs(FletchingRerank(other, top_n=None).postprocess_nodes(nodes, query_str=QUERY))
+    copied = postprocessor.model_copy(update={"model": other})
+    postprocessor.model = other
+    for changed in (copied, postprocessor):
+        assert as_pairs(await changed.apostprocess_nodes(nodes, query_str=QUERY)) == expected != before
+        assert as_pairs(changed.postprocess_nodes(nodes, query_str=QUERY)) == expected
+
+
+def test_options_changed_in_place_open_the_model_again(postprocessor):
+    first = postprocessor._load()
+    postprocessor.model_kwargs["dtype"] = "bfloat16"
+    assert postprocessor._load() is not first
+
+
+@pytest.mark.parametrize("name", ["model", "model_kwargs"])
+def test_a_given_model_stays(own_reranker, name):
+    given = FletchingRerank(own_reranker)
+    with pytest.raises(ArgumentError, match=f"^FletchingRerank: `{name}` must be (left|empty)"):
+        setattr(given, name, {"device": "cpu"} if name == "model_kwargs" else "other")
+
+
+async def test_a_synchronous_override_is_asked_asynchronously(folder, nodes):
+    class Reversed(FletchingRerank):
+        def _postprocess_nodes(self, nodes, query_bundle=None):
+            return nodes[::-1]
+
+    assert await Reversed(folder).apostprocess_nodes(nodes, query_str=QUERY) == nodes[::-1]

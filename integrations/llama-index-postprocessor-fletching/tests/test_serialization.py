@@ -12,6 +12,8 @@ import torch
 from llama_index.core.callbacks import CallbackManager
 from llama_index.postprocessor.fletching import FletchingRerank
 
+from fletching.errors import ArgumentError
+
 QUERY = "what keeps the arrow true"
 SETTINGS = {
     "top_n": 2,
@@ -57,7 +59,7 @@ def test_a_loaded_model_survives(own_reranker, nodes, way):
 
 
 def test_a_copy_shares_the_model(own_reranker):
-    assert copy.deepcopy(FletchingRerank(own_reranker))._reranker is own_reranker
+    assert copy.deepcopy(FletchingRerank(own_reranker))._load() is own_reranker
 
 
 def test_a_pickle_holds_no_weights_of_a_named_model(postprocessor, nodes):
@@ -67,9 +69,9 @@ def test_a_pickle_holds_no_weights_of_a_named_model(postprocessor, nodes):
 
 def test_pickling_changes_nothing(postprocessor, nodes):
     postprocessor.postprocess_nodes(nodes, query_str=QUERY)
-    model = postprocessor._reranker
+    model = postprocessor._opened
     pickle.dumps(postprocessor)
-    assert postprocessor._reranker is model
+    assert postprocessor._opened is model
     assert isinstance(postprocessor.callback_manager, CallbackManager)
 
 
@@ -79,6 +81,9 @@ def test_pickling_changes_nothing(postprocessor, nodes):
         {"token": "hf_secret", "device": "cpu"},
         {"use_auth_token": "hf_secret"},
         {"model_kwargs": {"token": "hf_secret", "dtype": "float16"}},
+        {"access_token": "hf_secret", "api_token": "hf_secret", "APIKEY": "hf_secret"},
+        {"headers": {"Authorization": "hf_secret"}, "rest": [{"password": "hf_secret"}]},
+        {"rest": ({"client_secret": "hf_secret"},)},
     ],
 )
 def test_secrets_are_not_shown(model_kwargs):
@@ -101,3 +106,14 @@ def test_the_callers_mapping_is_copied():
     postprocessor = FletchingRerank(model="mvp-mini", model_kwargs=given)
     given["token"] = "hf_secret"
     assert postprocessor.model_kwargs == {"device": "cpu"}
+
+
+def test_limits_of_tokens_are_no_secret():
+    given = {"max_tokens_per_batch": 512, "tokenizer_kwargs": {"pad_token": "<pad>", "max_tokens": 3}}
+    assert FletchingRerank(model="mvp-mini", model_kwargs=given).to_dict()["model_kwargs"] == given
+
+
+def test_a_loaded_model_that_cannot_be_pickled_is_refused(own_reranker):
+    own_reranker.hook = lambda: None
+    with pytest.raises(ArgumentError, match=r"^FletchingRerank: `model` must be what can be pickled"):
+        pickle.dumps(FletchingRerank(own_reranker))

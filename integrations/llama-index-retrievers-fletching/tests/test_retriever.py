@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode
 from llama_index.retrievers.fletching import FletchingSearchRetriever
 
+import fletching
 from fletching.errors import ArgumentError
 from fletching.search import Index
 
@@ -111,3 +114,22 @@ def test_counts_must_be_positive(index: Index, name: str, value: Any) -> None:
 def test_index_must_be_one(value: Any) -> None:
     with pytest.raises(ArgumentError, match=r"`index` must be a fletching\.search\.Index or a folder; got"):
         FletchingSearchRetriever(value)
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, copy.copy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_and_pickles_retrieve_alike(retriever: FletchingSearchRetriever, way: Any) -> None:
+    assert way(retriever).retrieve(QUESTION) == retriever.retrieve(QUESTION)
+
+
+def test_deep_copy_shares_index_and_reranker(index: Index, models: Path) -> None:
+    reranker: Any = fletching.load_shared(models / "reranker")
+    copied = copy.deepcopy(FletchingSearchRetriever(index, reranker=reranker))
+
+    assert copied.reranker is reranker
+    assert copied._index is index
+
+
+@pytest.mark.parametrize("value", [3, "", " ", [], object()])
+def test_reranker_must_be_one(index: Index, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"`reranker` must be a checkpoint name, .* or None; got .*"):
+        FletchingSearchRetriever(index, reranker=value)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+)
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.embeddings.fletching.cache import COLLECTIONS, build_keys, read_entry, write_entry
 
 import fletching
-from fletching.errors import bad_argument
+from fletching.errors import ArgumentError, bad_argument, bad_choice
 
 if TYPE_CHECKING:
     from fletching import Embedder
 
 _OWNER = "FletchingEmbedding"
 _MAX_BATCH_SIZE = 2048  # the base class refuses more
-_SECRETS = frozenset({"token", "hf_token", "use_auth_token", "auth_token", "api_key"})
+_SECRET = re.compile("token|secret|password|api[_-]?key|authorization", re.IGNORECASE)
+_NO_SECRET = re.compile("tokeni[sz]|max_(.+_)?tokens|(bos|eos|unk|sep|pad|cls|mask)_token", re.IGNORECASE)
 _RESERVED = ("path_or_id", "kind")  # what this class passes to `load_shared` itself
 
 
@@ -45,15 +55,16 @@ class FletchingEmbedding(BaseEmbedding):
         embed_batch_size: Texts of one call of the model, and of one pair of events; from 1 to 2048.
         embeddings_cache: Store of vectors, by model, settings, prompt, task and text; ``None`` keeps none. It
             is not in `to_dict`, and reads as ``None``: `cache` returns it.
-        model_kwargs: Arguments of ``fletching.load``, such as ``device``, ``dtype``, ``revision``, ``token``.
-            Secrets are not in `to_dict`, `to_json` or the repr; they are in a pickle.
+        model_kwargs: Arguments of ``fletching.load_shared``, such as ``device``, ``dtype``, ``revision``,
+            ``token``. Secrets are not in `to_dict`, `to_json` or the repr; they are in a pickle.
         num_workers: Batches that the asynchronous methods compute at once; ``None`` sets no limit.
         rate_limiter: Asked by the base class before each batch; ``None`` asks nobody.
         callback_manager: Told about each batch; ``None`` makes one without handlers.
+        **kwargs: Fields that a subclass declares.
 
     Raises:
-        ArgumentError: If an argument is outside its domain. What only the model can tell is found at the
-            first call.
+        ArgumentError: If an argument, or what is assigned later, is outside its domain. What only the model
+            can tell is found at the first call.
 
     Example:
         >>> embed_model = FletchingEmbedding(model="sentence-transformers/all-MiniLM-L6-v2", truncate_dim=32)
@@ -61,7 +72,9 @@ class FletchingEmbedding(BaseEmbedding):
         32
     """
 
-    model_config = ConfigDict(protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     truncate_dim: int | None = Field(default=None, description="Dimensions to keep; None keeps all.")
     num_layers: int | None = Field(default=None, description="Layers to compute; None computes all.")
@@ -69,12 +82,12 @@ class FletchingEmbedding(BaseEmbedding):
     document_prompt: str | None = Field(default=None, description="Put in front of documents.")
     normalize: bool = Field(default=False, description="Whether every vector gets length one.")
     model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of fletching.load.", repr=False
+        default_factory=dict, description="Arguments of fletching.load_shared.", repr=False
     )
 
-    _embedder: Any = PrivateAttr(default=None)
+    _opened: tuple[Any, Any] | None = PrivateAttr(default=None)  # the model, and what it was opened from
     _is_given: bool = PrivateAttr(default=False)
-    _fingerprint: str | None = PrivateAttr(default=None)
+    _fingerprint: tuple[Any, Any, str] | None = PrivateAttr(default=None)  # model, its stamp, fingerprint
     _cache: Any = PrivateAttr(default=None)
 
     def __init__(
@@ -93,24 +106,32 @@ class FletchingEmbedding(BaseEmbedding):
         num_workers: int | None = None,
         rate_limiter: Any = None,
         callback_manager: CallbackManager | None = None,
+        **kwargs: Any,
     ) -> None:
-        name, embedder = _name_model(model, model_name)
-        cache = _check_cache(embeddings_cache)
-        fields: dict[str, Any] = {
-            "model_name": name,
-            "truncate_dim": _check_count("truncate_dim", truncate_dim),
-            "num_layers": _check_count("num_layers", num_layers),
-            "query_prompt": _check_prompt("query_prompt", query_prompt),
-            "document_prompt": _check_prompt("document_prompt", document_prompt),
-            "normalize": _check_flag("normalize", normalize),
-            "embed_batch_size": _check_batch_size(embed_batch_size),
-            "model_kwargs": _check_model_kwargs(model_kwargs, is_given=embedder is not None),
-            "num_workers": _check_count("num_workers", num_workers),
-            "rate_limiter": _check_rate_limiter(rate_limiter),
-            "callback_manager": callback_manager or CallbackManager(),
+        owner = type(self).__name__
+        _refuse_unknown(owner, type(self).model_fields, kwargs)
+        name, embedder = _name_model(owner, model, model_name)
+        cache = _check_cache(owner, "embeddings_cache", embeddings_cache)
+        given: dict[str, Any] = {
+            "truncate_dim": truncate_dim,
+            "num_layers": num_layers,
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "normalize": normalize,
+            "embed_batch_size": embed_batch_size,
+            "model_kwargs": model_kwargs,
+            "num_workers": num_workers,
+            "rate_limiter": rate_limiter,
+            "callback_manager": callback_manager,
         }
-        super().__init__(**fields)
-        self._embedder = embedder
+        fields = {field: _CHECKS[field](owner, field, value) for field, value in given.items()}
+        if embedder is not None:
+            _refuse_options(owner, fields["model_kwargs"])
+        try:
+            super().__init__(model_name=name, **fields, **kwargs)
+        except ValidationError as error:
+            raise _reword(owner, error) from None  # its `errors()` hold every argument, secrets too
+        self._opened = None if embedder is None else (embedder, None)
         self._is_given = embedder is not None
         self._cache = cache
 
@@ -135,10 +156,38 @@ class FletchingEmbedding(BaseEmbedding):
         return cache
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep the store from the base class, which would look up queries and documents under one key."""
-        if name == "embeddings_cache":
-            name, value = "_cache", _check_cache(value)
-        super().__setattr__(name, value)
+        """Check what is assigned as the constructor does; a model that was given loaded stays.
+
+        The store is kept from the base class, which would look up queries and documents under one key.
+        """
+        owner, field = type(self).__name__, "model_name" if name == "model" else name
+        if field in _CHECKS:
+            value = _CHECKS[field](owner, name, value)
+        if field == "model_name" and self._is_given and value != self.model_name:
+            raise _refuse_name(owner, name, value)
+        if field == "model_kwargs" and self._is_given:
+            _refuse_options(owner, value)
+        super().__setattr__("_cache" if field == "embeddings_cache" else field, value)
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> FletchingEmbedding:
+        """Copy, and assign what differs; the base class would not check it.
+
+        Args:
+            update: New values by name.
+            deep: Whether the settings are copied too; model and store are shared either way.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ArgumentError: If a value is outside its domain.
+        """
+        copied = super().model_copy(deep=deep)
+        for name, value in (update or {}).items():
+            setattr(copied, name, value)
+        return copied
 
     # --- what LlamaIndex calls ---
 
@@ -146,24 +195,37 @@ class FletchingEmbedding(BaseEmbedding):
         return self._embed("query", [query])[0]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
+        if self._is_only_synchronous("get_query_embedding"):
+            return await asyncio.to_thread(self._get_query_embedding, query)
         return (await self._aembed("query", [query]))[0]
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._embed("document", [text])[0]
 
     async def _aget_text_embedding(self, text: str) -> list[float]:
+        if self._is_only_synchronous("get_text_embedding"):
+            return await asyncio.to_thread(self._get_text_embedding, text)
         return (await self._aembed("document", [text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return self._embed("document", texts)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        if self._is_only_synchronous("get_text_embeddings"):
+            return await asyncio.to_thread(self._get_text_embeddings, texts)
         return await self._aembed("document", texts)
+
+    def _is_only_synchronous(self, name: str) -> bool:
+        """Say whether a subclass changed the synchronous method and left the other one to us."""
+        own, ours = type(self), FletchingEmbedding
+        if _is_overridden(own, ours, f"_a{name}"):
+            return False
+        return _is_overridden(own, ours, f"_{name}")
 
     # --- the two ways through the cache ---
 
     def _embed(self, task: str, texts: list[str]) -> list[list[float]]:
-        _check_texts(texts)
+        _check_texts(type(self).__name__, texts)
         if self._cache is None:
             return self._encode(task, texts)
         store, collection = self._cache, COLLECTIONS[task]
@@ -176,7 +238,7 @@ class FletchingEmbedding(BaseEmbedding):
         return _fill(found, computed)
 
     async def _aembed(self, task: str, texts: list[str]) -> list[list[float]]:
-        _check_texts(texts)
+        _check_texts(type(self).__name__, texts)
         if self._cache is None:
             return await asyncio.to_thread(self._encode, task, texts)
         store, collection = self._cache, COLLECTIONS[task]
@@ -196,21 +258,31 @@ class FletchingEmbedding(BaseEmbedding):
 
     # --- the model ---
 
+    def _find(self) -> Any:
+        """Return the model, if it is the one that the settings name by now."""
+        opened = self._opened
+        return opened[0] if opened and (self._is_given or opened[1] == self._source()) else None
+
+    def _source(self) -> tuple[str, Any]:
+        return self.model_name, _freeze(self.model_kwargs)
+
     def _load(self) -> Any:
         """Open the model, or take the one that another embedding of this process opened."""
-        if self._embedder is None:
-            self._embedder = fletching.load_shared(self.model_name, kind="embedder", **self.model_kwargs)
-        return self._embedder
+        embedder, source = self._find(), self._source()
+        if embedder is None:
+            embedder = fletching.load_shared(self.model_name, kind="embedder", **self.model_kwargs)
+            self._opened = (embedder, source)
+        return embedder
 
     def _encode(self, task: str, texts: list[str]) -> list[list[float]]:
         """Compute the vectors; a truncation that the model cannot give is refused, not ignored."""
-        embedder = self._load()
+        owner, embedder = type(self).__name__, self._load()
         encode = embedder.encode_query if task == "query" else embedder.encode_document
-        options: dict[str, Any] = {"truncate_layers": self.num_layers} if self.num_layers else {}
+        options: dict[str, Any] = {} if self.num_layers is None else {"truncate_layers": self.num_layers}
         if options and "truncate_layers" not in embedder.get_model_kwargs():
             remedy = "Only models trained to leave early can be cut"
             domain = f"None: {self.model_name} always computes all its layers"
-            raise bad_argument(_OWNER, "num_layers", domain, self.num_layers, remedy)
+            raise bad_argument(owner, "num_layers", domain, self.num_layers, remedy)
         embeddings: list[list[float]] = encode(
             texts,
             prompt=self._prompt(task),
@@ -219,10 +291,17 @@ class FletchingEmbedding(BaseEmbedding):
             show_progress_bar=False,
             **options,
         ).tolist()
-        if self.truncate_dim and embeddings and len(embeddings[0]) < self.truncate_dim:
+        if self.truncate_dim is not None and embeddings and len(embeddings[0]) < self.truncate_dim:
             domain = f"at most {len(embeddings[0])}, the dimensions of {self.model_name}"
-            raise bad_argument(_OWNER, "truncate_dim", domain, self.truncate_dim)
+            raise bad_argument(owner, "truncate_dim", domain, self.truncate_dim)
         return embeddings
+
+    def _identify(self, embedder: Any) -> str:
+        """Return the fingerprint, computed again when the weights were trained since."""
+        stamp, known = _stamp(embedder), self._fingerprint
+        if known is None or known[0] is not embedder or known[1] != stamp:
+            known = self._fingerprint = (embedder, stamp, fletching.fingerprint(embedder))
+        return known[2]
 
     def _prompt(self, task: str) -> str | None:
         return self.query_prompt if task == "query" else self.document_prompt
@@ -230,19 +309,20 @@ class FletchingEmbedding(BaseEmbedding):
     def _describe(self, task: str, texts: list[str]) -> tuple[list[str], int | None]:
         """Return the keys of the texts, and the dimensions that their vectors must have."""
         embedder = self._load()
-        if self._fingerprint is None:
-            self._fingerprint = fletching.fingerprint(embedder)
+        dimension = embedder.truncate_dim if self.truncate_dim is None else self.truncate_dim
         settings = {
-            "model": self._fingerprint,
+            "model": self._identify(embedder),
             "task": task,
             "prompt": self._prompt(task),
             "prompts": [dict(embedder.prompts), embedder.default_prompt_name],  # applied where prompt is None
-            "truncate_dim": self.truncate_dim or embedder.truncate_dim,
+            "truncate_dim": dimension,
             "max_seq_length": embedder.max_seq_length,
             "num_layers": self.num_layers,
             "normalize": self.normalize,
         }
-        return build_keys(settings, texts), self.truncate_dim or embedder.get_embedding_dimension()
+        if self.truncate_dim is None:
+            dimension = embedder.get_embedding_dimension()
+        return build_keys(settings, texts), dimension
 
     # --- serialization ---
 
@@ -253,9 +333,12 @@ class FletchingEmbedding(BaseEmbedding):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out a model that was opened by name: whoever unpickles opens it there."""
         copied = self.__copy__()
+        copied._fingerprint = None
         if not self._is_given:
-            copied._embedder = copied._fingerprint = None
-        return super(FletchingEmbedding, copied).__getstate__()
+            copied._opened = None
+        state = super(FletchingEmbedding, copied).__getstate__()
+        _check_state(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a loaded model and the cache too; the base class calls the constructor and forgets them."""
@@ -266,23 +349,31 @@ class FletchingEmbedding(BaseEmbedding):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> FletchingEmbedding:
         """Copy the settings; share the model and the cache."""
         memo = {} if memo is None else memo
-        memo |= {id(shared): shared for shared in (self._embedder, self._cache)}
+        memo |= {id(shared): shared for shared in (self._opened, self._fingerprint, self._cache)}
         return super().__deepcopy__(memo)
 
 
-def _name_model(model: object, model_name: object) -> tuple[str, Any]:
+def _name_model(owner: str, model: object, model_name: object) -> tuple[str, Any]:
     """Return the model's name, and the model if it is loaded."""
     chosen = model_name if model is None else model
     domain = "a folder, a hub id, a checkpoint name or a loaded fletching.Embedder"
     if isinstance(chosen, (str, Path)) and str(chosen).strip():
         name, embedder = str(chosen), None
     elif isinstance(chosen, (str, Path)) or not isinstance(chosen, fletching.Embedder):
-        raise bad_argument(_OWNER, "model", domain, chosen, "`fletching.load` opens one")
+        raise bad_argument(owner, "model", domain, chosen, "`fletching.load` opens one")
     else:
         name, embedder = f"{type(chosen).__name__}:{fletching.fingerprint(chosen)}", chosen
     if model_name is not None and model_name != name:
-        raise bad_argument(_OWNER, "model_name", "left out beside `model`, or equal to it", model_name)
+        raise bad_argument(owner, "model_name", "left out beside `model`, or equal to it", model_name)
     return name, embedder
+
+
+def _stamp(model: Any) -> tuple[object, ...]:
+    """Say cheaply whether the weights are as they were; those of inference mode count no changes."""
+    return tuple(
+        (weight.data_ptr(), None if weight.is_inference() else weight._version)
+        for weight in chain(model.parameters(), model.buffers())
+    )
 
 
 def _fill(found: list[list[float] | None], computed: list[list[float]]) -> list[list[float]]:
@@ -291,70 +382,152 @@ def _fill(found: list[list[float] | None], computed: list[list[float]]) -> list[
     return [next(rest) if embedding is None else embedding for embedding in found]
 
 
-def _check_texts(texts: list[str]) -> None:
+def _check_texts(owner: str, texts: list[str]) -> None:
     for text in texts:
         if not isinstance(text, str):
-            raise bad_argument(_OWNER, "text", "a string", text)
+            raise bad_argument(owner, "text", "a string", text)
 
 
-def _check_count(parameter: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise bad_argument(_OWNER, parameter, "a positive integer or None", value)
-
-
-def _check_batch_size(value: object) -> int:
+def _check_batch_size(owner: str, parameter: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_BATCH_SIZE:
         return value
-    raise bad_argument(_OWNER, "embed_batch_size", f"an integer from 1 to {_MAX_BATCH_SIZE}", value)
+    raise bad_argument(owner, parameter, f"an integer from 1 to {_MAX_BATCH_SIZE}", value)
 
 
-def _check_prompt(parameter: str, value: object) -> str | None:
+def _check_prompt(owner: str, parameter: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise bad_argument(_OWNER, parameter, "a string or None", value)
+    raise bad_argument(owner, parameter, "a string or None", value)
 
 
-def _check_flag(parameter: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise bad_argument(_OWNER, parameter, "True or False", value)
-    return value
-
-
-def _check_cache(value: object) -> BaseKVStore | None:
+def _check_cache(owner: str, parameter: str, value: object) -> BaseKVStore | None:
     if value is None or isinstance(value, BaseKVStore):
         return value
-    raise bad_argument(_OWNER, "embeddings_cache", "a BaseKVStore or None", value)
+    raise bad_argument(owner, parameter, "a BaseKVStore or None", value)
 
 
-def _check_rate_limiter(value: object) -> object:
+def _check_rate_limiter(owner: str, parameter: str, value: object) -> object:
     """Refuse what an older base class would ignore."""
     if value is not None and "rate_limiter" not in BaseEmbedding.model_fields:
         remedy = "Upgrade llama-index-core"
-        raise bad_argument(_OWNER, "rate_limiter", "None: the base class knows no limiter", value, remedy)
+        raise bad_argument(owner, parameter, "None: the base class knows no limiter", value, remedy)
     return value
 
 
-def _check_model_kwargs(value: object, *, is_given: bool) -> dict[str, Any]:
+# --- the same in llama-index-postprocessor-fletching and llama-index-embeddings-fletching ---
+
+
+def _refuse_unknown(owner: str, known: Iterable[str], given: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise bad_choice(owner, "kwargs", sorted({"model", *known}), name)
+
+
+def _refuse_name(owner: str, parameter: str, value: object) -> ArgumentError:
+    domain = "left as it is, since the model was given loaded"
+    return bad_argument(owner, parameter, domain, value, f"Make another {owner}")
+
+
+def _refuse_options(owner: str, options: Mapping[str, Any]) -> None:
+    if options:
+        domain = "empty when `model` is loaded already"
+        raise bad_argument(owner, "model_kwargs", domain, sorted(options))
+
+
+def _reword(owner: str, error: ValidationError) -> ArgumentError:
+    """Say in one sentence which field of a subclass is wrong; only the type of its value is shown."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"])) or "kwargs"
+    got = "nothing" if first["type"] == "missing" else type(first["input"]).__name__
+    return bad_argument(owner, field, f"as {owner} declares it ({first['msg']})", got)
+
+
+def _check_name(owner: str, parameter: str, value: object) -> str:
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        remedy = f"Make another {owner} for a loaded model"
+        raise bad_argument(owner, parameter, "a checkpoint name, a folder or a hub id", value, remedy)
+    return str(value)
+
+
+def _check_count(owner: str, parameter: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise bad_argument(owner, parameter, "a positive integer or None", value)
+
+
+def _check_flag(owner: str, parameter: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise bad_argument(owner, parameter, "True or False", value)
+    return value
+
+
+def _check_callback_manager(owner: str, parameter: str, value: object) -> CallbackManager:
+    if value is None:
+        return CallbackManager()
+    if not isinstance(value, CallbackManager):
+        raise bad_argument(owner, parameter, "a CallbackManager or None", value)
+    return value
+
+
+def _check_model_kwargs(owner: str, parameter: str, value: object) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        domain = "a mapping from argument names of fletching.load to values"
-        raise bad_argument(_OWNER, "model_kwargs", domain, type(value).__name__)  # it may hold secrets
-    if value and is_given:
-        raise bad_argument(_OWNER, "model_kwargs", "empty when `model` is loaded already", sorted(value))
+        domain = "a mapping from argument names of fletching.load_shared to values"
+        raise bad_argument(owner, parameter, domain, type(value).__name__)  # it may hold secrets
     for name in _RESERVED:
         if name in value:
-            raise bad_argument(_OWNER, "model_kwargs", f"without {name!r}, which is set here", sorted(value))
+            raise bad_argument(owner, parameter, f"without {name!r}, which is set here", sorted(value))
     return dict(value)
+
+
+def _check_state(owner: str, state: dict[str, Any], private: str) -> None:
+    """Refuse a pickle that would come back with another model."""
+    kept = {**state["__dict__"], **(state["__pydantic_private__"] or {})}
+    for name, parameter in ((private, "model"), ("model_kwargs", "model_kwargs")):
+        if name not in kept:
+            raise bad_argument(owner, parameter, "what can be pickled", "an object that cannot")
+
+
+def _is_overridden(own: type, ours: type, name: str) -> bool:
+    """Say whether a subclass changed a method; LlamaIndex may have wrapped it."""
+    return inspect.unwrap(getattr(own, name)) is not inspect.unwrap(getattr(ours, name))
+
+
+def _freeze(value: Any) -> Any:
+    """Copy the containers, so that a change within them is seen."""
+    if isinstance(value, Mapping):
+        return {key: _freeze(item) for key, item in value.items()}
+    return [_freeze(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _is_secret(key: object) -> bool:
+    """Say whether a value is better not shown; limits of tokens, and special ones, are no secret."""
+    return bool(_SECRET.search(_NO_SECRET.sub("", str(key))))
 
 
 def _write_plainly(value: Any) -> Any:
     """Drop secrets at any depth; write paths and torch's dtypes and devices as text, which JSON can hold."""
     if isinstance(value, Mapping):
-        return {key: _write_plainly(item) for key, item in value.items() if key not in _SECRETS}
+        return {key: _write_plainly(item) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, (list, tuple)):
         return [_write_plainly(item) for item in value]
     if isinstance(value, Path) or type(value).__module__ == "torch":
         return str(value).removeprefix("torch.")
     return value
+
+
+_CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
+    "model_name": _check_name,
+    "truncate_dim": _check_count,
+    "num_layers": _check_count,
+    "query_prompt": _check_prompt,
+    "document_prompt": _check_prompt,
+    "normalize": _check_flag,
+    "embed_batch_size": _check_batch_size,
+    "embeddings_cache": _check_cache,
+    "model_kwargs": _check_model_kwargs,
+    "num_workers": _check_count,
+    "rate_limiter": _check_rate_limiter,
+    "callback_manager": _check_callback_manager,
+}

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+)
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -25,7 +34,7 @@ from llama_index.core.schema import (
 )
 
 import fletching
-from fletching.errors import bad_argument, bad_choice
+from fletching.errors import ArgumentError, bad_argument, bad_choice
 
 if TYPE_CHECKING:
     from fletching import Reranker
@@ -42,7 +51,8 @@ RETRIEVAL_SCORE = "retrieval_score"
 """Metadata key of the score that a node came with."""
 
 _OWNER = "FletchingRerank"
-_SECRETS = frozenset({"token", "hf_token", "use_auth_token", "auth_token", "api_key"})
+_SECRET = re.compile("token|secret|password|api[_-]?key|authorization", re.IGNORECASE)
+_NO_SECRET = re.compile("tokeni[sz]|max_(.+_)?tokens|(bos|eos|unk|sep|pad|cls|mask)_token", re.IGNORECASE)
 _RESERVED = ("path_or_id", "kind")  # what this class passes to `load_shared` itself
 
 
@@ -67,12 +77,14 @@ class FletchingRerank(BaseNodePostprocessor):
             ``"llm"``, ``"all"`` or ``"none"``.
         keep_retrieval_score: Whether the score a node came with goes to ``metadata["retrieval_score"]`` of a
             copy of the node, where neither embedders nor language models read it.
-        model_kwargs: Arguments of ``fletching.load``, such as ``device``, ``dtype``, ``revision``, ``token``.
-            Secrets are not in `to_dict`, `to_json` or the repr; they are in a pickle.
+        model_kwargs: Arguments of ``fletching.load_shared``, such as ``device``, ``dtype``, ``revision``,
+            ``token``. Secrets are not in `to_dict`, `to_json` or the repr; they are in a pickle.
         callback_manager: Told about each call; ``None`` makes one without handlers.
+        **kwargs: Fields that a subclass declares.
 
     Raises:
-        ArgumentError: If an argument is outside its domain. The model itself is looked for at the first call.
+        ArgumentError: If an argument, or what is assigned later, is outside its domain. The model itself is
+            looked for at the first call.
 
     Example:
         >>> rerank = FletchingRerank(model="mvp-mini", top_n=1)
@@ -82,7 +94,9 @@ class FletchingRerank(BaseNodePostprocessor):
         'Feathers keep an arrow straight.'
     """
 
-    model_config = ConfigDict(protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     model: str = Field(description="Name of a registered checkpoint, folder, or hub id.")
     top_n: int | None = Field(default=3, description="Nodes to return; None returns all.")
@@ -97,10 +111,10 @@ class FletchingRerank(BaseNodePostprocessor):
         default=False, description="Whether a copy of the node keeps the score it came with."
     )
     model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of fletching.load.", repr=False
+        default_factory=dict, description="Arguments of fletching.load_shared.", repr=False
     )
 
-    _reranker: Any = PrivateAttr(default=None)
+    _opened: tuple[Any, Any] | None = PrivateAttr(default=None)  # the model, and what it was opened from
     _is_given: bool = PrivateAttr(default=False)
 
     def __init__(
@@ -116,22 +130,31 @@ class FletchingRerank(BaseNodePostprocessor):
         keep_retrieval_score: bool = False,
         model_kwargs: Mapping[str, Any] | None = None,
         callback_manager: CallbackManager | None = None,
+        **kwargs: Any,
     ) -> None:
-        name, reranker = _name_model(model)
-        fields: dict[str, Any] = {
-            "model": name,
-            "top_n": _check_count("top_n", top_n),
-            "min_score": _check_min_score(min_score),
-            "scores": _check_choice("scores", SCORES, scores),
-            "long": _check_choice("long", LONG, long),
-            "batch_size": _check_count("batch_size", batch_size),
-            "metadata_mode": _check_metadata_mode(metadata_mode),
-            "keep_retrieval_score": _check_flag("keep_retrieval_score", keep_retrieval_score),
-            "model_kwargs": _check_model_kwargs(model_kwargs, is_given=reranker is not None),
-            "callback_manager": callback_manager or CallbackManager(),
+        owner = type(self).__name__
+        _refuse_unknown(owner, type(self).model_fields, kwargs)
+        name, reranker = _name_model(owner, model)
+        given: dict[str, Any] = {
+            "top_n": top_n,
+            "min_score": min_score,
+            "scores": scores,
+            "long": long,
+            "batch_size": batch_size,
+            "metadata_mode": metadata_mode,
+            "keep_retrieval_score": keep_retrieval_score,
+            "model_kwargs": model_kwargs,
+            "callback_manager": callback_manager,
         }
-        super().__init__(**fields)
-        self._reranker = reranker
+        fields: dict[str, Any] = {"model": name}
+        fields |= {field: _CHECKS[field](owner, field, value) for field, value in given.items()}
+        if reranker is not None:
+            _refuse_options(owner, fields["model_kwargs"])
+        try:
+            super().__init__(**fields, **kwargs)
+        except ValidationError as error:
+            raise _reword(owner, error) from None  # its `errors()` hold every argument, secrets too
+        self._opened = None if reranker is None else (reranker, None)
         self._is_given = reranker is not None
 
     @classmethod
@@ -143,13 +166,40 @@ class FletchingRerank(BaseNodePostprocessor):
         """
         return _OWNER
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Check what is assigned as the constructor does; a model that was given loaded stays."""
+        if name in _CHECKS:
+            value = _CHECKS[name](type(self).__name__, name, value)
+        if name == "model" and self._is_given and value != self.model:
+            raise _refuse_name(type(self).__name__, name, value)
+        if name == "model_kwargs" and self._is_given:
+            _refuse_options(type(self).__name__, value)
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> FletchingRerank:
+        """Copy, and assign what differs; the base class would not check it.
+
+        Args:
+            update: New values by name.
+            deep: Whether the settings are copied too; the model is shared either way.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ArgumentError: If a value is outside its domain.
+        """
+        copied = super().model_copy(deep=deep)
+        for name, value in (update or {}).items():
+            setattr(copied, name, value)
+        return copied
+
     # --- what LlamaIndex calls ---
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query, nodes = _check_query(query_bundle), list(nodes)
-        texts = [self._read_text(place, item) for place, item in enumerate(nodes)]
+        query, nodes, texts = self._read(query_bundle, nodes)
         if not nodes:
             return []
         reranker = self._load()
@@ -162,37 +212,67 @@ class FletchingRerank(BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query, nodes = _check_query(query_bundle), list(nodes)
-        texts = [self._read_text(place, item) for place, item in enumerate(nodes)]
+        if self._is_only_synchronous():
+            return await asyncio.to_thread(self._postprocess_nodes, nodes, query_bundle)
+        query, nodes, texts = self._read(query_bundle, nodes)
         if not nodes:
             return []
-        if self._reranker is None:
-            await asyncio.to_thread(self._load)
+        reranker = self._find() or await asyncio.to_thread(self._load)
         with self._reported(query, nodes) as reranked:
-            ranking = await self._reranker.arank(query.query_str, texts, **self._rank_options())
+            ranking = await reranker.arank(query.query_str, texts, **self._rank_options())
             reranked += self._select(nodes, ranking)
         return reranked
 
     # --- the parts of a call ---
 
+    def _is_only_synchronous(self) -> bool:
+        """Say whether a subclass changed the synchronous method and left the other one to us."""
+        own, ours = type(self), FletchingRerank
+        if _is_overridden(own, ours, "_apostprocess_nodes"):
+            return False
+        return _is_overridden(own, ours, "_postprocess_nodes")
+
+    def _find(self) -> Any:
+        """Return the model, if it is the one that the settings name by now."""
+        opened = self._opened
+        return opened[0] if opened and (self._is_given or opened[1] == self._source()) else None
+
+    def _source(self) -> tuple[str, Any]:
+        return self.model, _freeze(self.model_kwargs)
+
     def _load(self) -> Any:
         """Open the model, or take the one that another postprocessor of this process opened."""
-        if self._reranker is None:
-            self._reranker = fletching.load_shared(self.model, kind="reranker", **self.model_kwargs)
-        return self._reranker
+        reranker, source = self._find(), self._source()
+        if reranker is None:
+            reranker = fletching.load_shared(self.model, kind="reranker", **self.model_kwargs)
+            self._opened = (reranker, source)
+        return reranker
+
+    def _read(
+        self, query_bundle: object, nodes: object
+    ) -> tuple[QueryBundle, list[NodeWithScore], list[str]]:
+        """Check everything that a call was given, before the model is opened."""
+        owner = type(self).__name__
+        query, items = _check_query(owner, query_bundle), _check_nodes(owner, nodes)
+        return query, items, [self._read_text(place, item) for place, item in enumerate(items)]
 
     def _read_text(self, place: int, item: NodeWithScore) -> str:
         """Return what the reranker reads of a node; the error names the node without text."""
+        owner, place_name = type(self).__name__, f"nodes[{place}]"
         if not isinstance(item, NodeWithScore):
             remedy = "Wrap it: NodeWithScore(node=...)"
-            raise bad_argument(_OWNER, f"nodes[{place}]", "a NodeWithScore", item, remedy)
+            raise bad_argument(owner, place_name, "a NodeWithScore", item, remedy)
         node = item.node
+        if not isinstance(node, BaseNode):
+            raise bad_argument(owner, f"{place_name}.node", "a node", node)
+        if node.metadata is not None and not isinstance(node.metadata, Mapping):
+            raise bad_argument(owner, f"{place_name}.metadata", "a mapping or None", node.metadata)
         mode = MetadataMode.NONE if node.metadata is None else self.metadata_mode
         text = None if isinstance(node, TextNode) and node.text is None else node.get_content(mode)
         if text is None or (not text.strip() and _is_media(node)):
             remedy = "Give it a text, such as a caption, or filter it out before"
             shown = f"{type(node).__name__} {node.node_id}"
-            raise bad_argument(_OWNER, f"nodes[{place}]", "a node with text", shown, remedy)
+            raise bad_argument(owner, place_name, "a node with text", shown, remedy)
         return text
 
     def _rank_options(self) -> dict[str, Any]:
@@ -250,8 +330,10 @@ class FletchingRerank(BaseNodePostprocessor):
         """Leave out a model that was opened by name: whoever unpickles opens it there."""
         copied = self.__copy__()
         if not self._is_given:
-            copied._reranker = None
-        return super(FletchingRerank, copied).__getstate__()
+            copied._opened = None
+        state = super(FletchingRerank, copied).__getstate__()
+        _check_state(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a loaded model too; the base class calls the constructor and forgets it."""
@@ -262,76 +344,56 @@ class FletchingRerank(BaseNodePostprocessor):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> FletchingRerank:
         """Copy the settings and share the model."""
         memo = {} if memo is None else memo
-        memo[id(self._reranker)] = self._reranker
+        memo[id(self._opened)] = self._opened
         return super().__deepcopy__(memo)
 
 
-def _name_model(model: object) -> tuple[str, Any]:
+def _name_model(owner: str, model: object) -> tuple[str, Any]:
     """Return the model's name, and the model if it is loaded."""
     if isinstance(model, (str, Path)) and str(model).strip():
         return str(model), None
     domain = "a checkpoint name, a folder, a hub id or a loaded fletching.Reranker"
     if isinstance(model, (str, Path)) or not isinstance(model, fletching.Reranker):
-        raise bad_argument(_OWNER, "model", domain, model, "`fletching.load` opens one")
+        raise bad_argument(owner, "model", domain, model, "`fletching.load` opens one")
     return type(model).__name__, model
 
 
-def _check_count(parameter: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise bad_argument(_OWNER, parameter, "a positive integer or None", value)
-
-
-def _check_min_score(value: object) -> float | None:
+def _check_min_score(owner: str, parameter: str, value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-        raise bad_argument(_OWNER, "min_score", "a number or None", value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise bad_argument(owner, parameter, "a finite number or None", value)
     return float(value)
 
 
-def _check_choice(parameter: str, options: tuple[str, ...], value: str | None) -> str | None:
+def _check_choice(options: tuple[str, ...], owner: str, parameter: str, value: object) -> object:
     if value is not None and value not in options:
-        raise bad_choice(_OWNER, parameter, options, value)
+        raise bad_choice(owner, parameter, options, value)
     return value
 
 
-def _check_metadata_mode(value: object) -> MetadataMode:
+def _check_metadata_mode(owner: str, parameter: str, value: object) -> MetadataMode:
     options = [mode.value for mode in MetadataMode]
     if value not in options:
-        raise bad_choice(_OWNER, "metadata_mode", options, value)
+        raise bad_choice(owner, parameter, options, value)
     return MetadataMode(value)
 
 
-def _check_flag(parameter: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise bad_argument(_OWNER, parameter, "True or False", value)
-    return value
-
-
-def _check_model_kwargs(value: object, *, is_given: bool) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        domain = "a mapping from argument names of fletching.load to values"
-        raise bad_argument(_OWNER, "model_kwargs", domain, type(value).__name__)  # it may hold secrets
-    if value and is_given:
-        raise bad_argument(_OWNER, "model_kwargs", "empty when `model` is loaded already", sorted(value))
-    for name in _RESERVED:
-        if name in value:
-            raise bad_argument(_OWNER, "model_kwargs", f"without {name!r}, which is set here", sorted(value))
-    return dict(value)
-
-
-def _check_query(query_bundle: object) -> QueryBundle:
+def _check_query(owner: str, query_bundle: object) -> QueryBundle:
     if not isinstance(query_bundle, QueryBundle):
         remedy = "Pass the query as `query_bundle`, or its text as `query_str`"
-        raise bad_argument(_OWNER, "query_bundle", "a QueryBundle", query_bundle, remedy)
+        raise bad_argument(owner, "query_bundle", "a QueryBundle", query_bundle, remedy)
     query = query_bundle.query_str
     if not isinstance(query, str) or not query.strip():
         domain, remedy = "a query with at least one visible character", "Skip the call when there is no query"
-        raise bad_argument(_OWNER, "query_str", domain, query, remedy)
+        raise bad_argument(owner, "query_str", domain, query, remedy)
     return query_bundle
+
+
+def _check_nodes(owner: str, nodes: object) -> list[Any]:
+    if isinstance(nodes, (str, bytes, Mapping)) or not isinstance(nodes, Iterable):
+        raise bad_argument(owner, "nodes", "a list of NodeWithScore", nodes)
+    return list(nodes)
 
 
 def _is_media(node: BaseNode) -> bool:
@@ -350,12 +412,118 @@ def _note_score(node: BaseNode, score: float | None) -> BaseNode:
     return node.model_copy(update={"metadata": {**(node.metadata or {}), RETRIEVAL_SCORE: score}, **hidden})
 
 
+# --- the same in llama-index-postprocessor-fletching and llama-index-embeddings-fletching ---
+
+
+def _refuse_unknown(owner: str, known: Iterable[str], given: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise bad_choice(owner, "kwargs", sorted({"model", *known}), name)
+
+
+def _refuse_name(owner: str, parameter: str, value: object) -> ArgumentError:
+    domain = "left as it is, since the model was given loaded"
+    return bad_argument(owner, parameter, domain, value, f"Make another {owner}")
+
+
+def _refuse_options(owner: str, options: Mapping[str, Any]) -> None:
+    if options:
+        domain = "empty when `model` is loaded already"
+        raise bad_argument(owner, "model_kwargs", domain, sorted(options))
+
+
+def _reword(owner: str, error: ValidationError) -> ArgumentError:
+    """Say in one sentence which field of a subclass is wrong; only the type of its value is shown."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    field = ".".join(map(str, first["loc"])) or "kwargs"
+    got = "nothing" if first["type"] == "missing" else type(first["input"]).__name__
+    return bad_argument(owner, field, f"as {owner} declares it ({first['msg']})", got)
+
+
+def _check_name(owner: str, parameter: str, value: object) -> str:
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        remedy = f"Make another {owner} for a loaded model"
+        raise bad_argument(owner, parameter, "a checkpoint name, a folder or a hub id", value, remedy)
+    return str(value)
+
+
+def _check_count(owner: str, parameter: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise bad_argument(owner, parameter, "a positive integer or None", value)
+
+
+def _check_flag(owner: str, parameter: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise bad_argument(owner, parameter, "True or False", value)
+    return value
+
+
+def _check_callback_manager(owner: str, parameter: str, value: object) -> CallbackManager:
+    if value is None:
+        return CallbackManager()
+    if not isinstance(value, CallbackManager):
+        raise bad_argument(owner, parameter, "a CallbackManager or None", value)
+    return value
+
+
+def _check_model_kwargs(owner: str, parameter: str, value: object) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        domain = "a mapping from argument names of fletching.load_shared to values"
+        raise bad_argument(owner, parameter, domain, type(value).__name__)  # it may hold secrets
+    for name in _RESERVED:
+        if name in value:
+            raise bad_argument(owner, parameter, f"without {name!r}, which is set here", sorted(value))
+    return dict(value)
+
+
+def _check_state(owner: str, state: dict[str, Any], private: str) -> None:
+    """Refuse a pickle that would come back with another model."""
+    kept = {**state["__dict__"], **(state["__pydantic_private__"] or {})}
+    for name, parameter in ((private, "model"), ("model_kwargs", "model_kwargs")):
+        if name not in kept:
+            raise bad_argument(owner, parameter, "what can be pickled", "an object that cannot")
+
+
+def _is_overridden(own: type, ours: type, name: str) -> bool:
+    """Say whether a subclass changed a method; LlamaIndex may have wrapped it."""
+    return inspect.unwrap(getattr(own, name)) is not inspect.unwrap(getattr(ours, name))
+
+
+def _freeze(value: Any) -> Any:
+    """Copy the containers, so that a change within them is seen."""
+    if isinstance(value, Mapping):
+        return {key: _freeze(item) for key, item in value.items()}
+    return [_freeze(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _is_secret(key: object) -> bool:
+    """Say whether a value is better not shown; limits of tokens, and special ones, are no secret."""
+    return bool(_SECRET.search(_NO_SECRET.sub("", str(key))))
+
+
 def _write_plainly(value: Any) -> Any:
     """Drop secrets at any depth; write paths and torch's dtypes and devices as text, which JSON can hold."""
     if isinstance(value, Mapping):
-        return {key: _write_plainly(item) for key, item in value.items() if key not in _SECRETS}
+        return {key: _write_plainly(item) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, (list, tuple)):
         return [_write_plainly(item) for item in value]
     if isinstance(value, Path) or type(value).__module__ == "torch":
         return str(value).removeprefix("torch.")
     return value
+
+
+_CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
+    "model": _check_name,
+    "top_n": _check_count,
+    "min_score": _check_min_score,
+    "scores": partial(_check_choice, SCORES),
+    "long": partial(_check_choice, LONG),
+    "batch_size": _check_count,
+    "metadata_mode": _check_metadata_mode,
+    "keep_retrieval_score": _check_flag,
+    "model_kwargs": _check_model_kwargs,
+    "callback_manager": _check_callback_manager,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import threading
 from pathlib import Path
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from fletching import Reranker
     from fletching.search import Hit, Index
 
-_OWNER = "FletchingSearchRetriever"
 _HIDDEN = ["start", "end", "retrieval_rank"]  # from embedders and language models
 
 
@@ -53,12 +53,28 @@ class FletchingSearchRetriever(BaseRetriever):
         candidates: int = 50,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        self.reranker = reranker
-        self.similarity_top_k = _check_count("similarity_top_k", similarity_top_k)
-        self.candidates = _check_count("candidates", candidates)
-        self._index, self._needs_update = _open_index(index)
+        self.reranker = _check_reranker(type(self).__name__, reranker)
+        self.similarity_top_k = _check_count(type(self).__name__, "similarity_top_k", similarity_top_k)
+        self.candidates = _check_count(type(self).__name__, "candidates", candidates)
+        self._index, self._needs_update = _open_index(type(self).__name__, index)
         self._updating = threading.Lock()
         super().__init__(callback_manager=callback_manager or CallbackManager())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lock, which cannot be pickled; a loaded reranker goes along."""
+        return {name: value for name, value in vars(self).items() if name != "_updating"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._updating = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FletchingSearchRetriever:
+        """Copy the settings; share the index and the reranker."""
+        memo |= {id(shared): shared for shared in (self._index, self.reranker)}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         self._update()
@@ -84,20 +100,31 @@ class FletchingSearchRetriever(BaseRetriever):
                 self._needs_update = False
 
 
-def _open_index(index: object) -> tuple[Any, bool]:
+def _open_index(owner: str, index: object) -> tuple[Any, bool]:
     """Return the index, and whether bringing it up to date is ours to do."""
     from fletching.search import Index
 
     if isinstance(index, (str, Path)):
         return Index(index), True
     if not isinstance(index, Index):
-        raise bad_argument(_OWNER, "index", "a fletching.search.Index or a folder", index)
+        raise bad_argument(owner, "index", "a fletching.search.Index or a folder", index)
     return index, False
 
 
-def _check_count(parameter: str, value: object) -> int:
+def _check_reranker(owner: str, value: Any) -> Any:
+    import fletching
+
+    if value is None or (isinstance(value, (str, Path)) and str(value).strip()):
+        return value
+    if isinstance(value, (str, Path)) or not isinstance(value, fletching.Reranker):
+        domain = "a checkpoint name, a folder, a hub id, a loaded fletching.Reranker or None"
+        raise bad_argument(owner, "reranker", domain, value, "`fletching.load` opens one")
+    return value
+
+
+def _check_count(owner: str, parameter: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise bad_argument(_OWNER, parameter, "a positive integer", value)
+        raise bad_argument(owner, parameter, "a positive integer", value)
     return value
 
 
