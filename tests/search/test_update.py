@@ -273,7 +273,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, index: Index, place: str, call: int
 @pytest.fixture
 def changed_index(open_index: Open, folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> Index:
     """An index whose folder has changed since: six passages to embed, three to delete."""
-    monkeypatch.setattr(table_module, "_MAX_VERSIONS", 1)  # compact at once
+    monkeypatch.setattr(table_module, "_MAX_INDEXES", 1)  # compact at once
     index = open_index()
     index.update()
     write(folder / "bow.md", "# Bow\n\nThe bow is of wood from a goose.\n\n## String\n\nStrings.\n", age=99)
@@ -387,7 +387,12 @@ def test_readers_beside_a_rebuild_see_complete_states(open_index: Open) -> None:
     assert wrong == []
 
 
-def test_many_updates_are_compacted(open_index: Open, folder: Path, tmp_path: Path, write: Write) -> None:
+def test_many_updates_are_compacted(
+    open_index: Open, folder: Path, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compacted: list[int] = []
+    monkeypatch.setattr(table_module, "_MAX_INDEXES", 4)
+    count_calls(monkeypatch, PassageTable, "compact", compacted.append)
     index = open_index()
     for number in range(12):
         write(folder / "bow.md", f"# Bow\n\nThe bow number {number} is of wood.\n", age=900 - number)
@@ -395,6 +400,7 @@ def test_many_updates_are_compacted(open_index: Open, folder: Path, tmp_path: Pa
     state = index._store.read_state()
     assert state is not None
 
+    assert compacted
     assert index._store.open_table(state.table).version == state.version
     assert_like_new(index, tmp_path)
 

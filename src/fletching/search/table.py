@@ -20,8 +20,8 @@ METRICS = {"cosine": "cosine", "dot": "dot", "euclidean": "l2"}
 
 _HIT_COLUMNS = ("file", "heading", "page", "start", "end", "content")
 _KEPT_FOR = timedelta(minutes=10)  # versions made more recently than that stay, for those who look at them
-_MAX_FRAGMENTS = 64  # of a table before it is compacted
-_MAX_VERSIONS = 16  # likewise; each that was published holds a BM25 index of its own
+_MAX_FRAGMENTS = 512  # of a table before it is compacted, which takes memory as large as the table
+_MAX_INDEXES = 16  # BM25 indexes of superseded versions, likewise
 _MAX_LITERALS = 512  # values in one SQL list
 _MAX_LIMIT = 2**31 - 1  # LanceDB counts in 32 bits
 _INSIDE = re.compile(r",? /\S+\.rs:.*")  # where in LanceDB's sources it happened
@@ -210,7 +210,8 @@ class PassageTable:
         """Whether many changes have left many small files."""
         with clear_errors(self._root):
             fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
-            return fragments > _MAX_FRAGMENTS or len(self._table.list_versions()) > _MAX_VERSIONS
+            indexes = sum(1 for _ in (self._root / f"{self._table.name}.lance" / "_indices").iterdir())
+            return fragments > _MAX_FRAGMENTS or indexes > _MAX_INDEXES
 
     def compact(self) -> int:
         """Join small fragments, and delete old versions.
