@@ -34,6 +34,7 @@ from pydantic import (
 
 import fletching
 from fletching.errors import ArgumentError, FletchingError, bad_argument, bad_choice, did_you_mean
+from fletching.models.inputs import check_count
 
 Scores = Literal["logit", "probability"]
 Long = Literal["truncate", "chunk_max"]
@@ -330,27 +331,6 @@ class RerankerAdapter(ModelAdapter):
     def _with_score(self, document: Document, score: float) -> Document:
         metadata = {**(document.metadata or {}), self.score_key: score}
         return document.model_copy(update={"metadata": metadata})
-
-
-def check_count(owner: str, parameter: str, value: object) -> int | None:
-    """Return ``value`` as a positive integer, or ``None``.
-
-    Args:
-        owner: The call named in the error.
-        parameter: The parameter named in the error.
-        value: Anything.
-
-    Returns:
-        The integer, or ``None`` for ``None``.
-
-    Raises:
-        ArgumentError: If ``value`` is neither.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise bad_argument(owner, parameter, "a positive integer or None", value)
-    return value
 
 
 def _read_documents(owner: str, documents: object) -> tuple[list[Document], list[str]]:

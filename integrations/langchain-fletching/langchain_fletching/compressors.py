@@ -12,7 +12,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import field_validator
 
 from fletching.errors import bad_argument
-from langchain_fletching._model import RerankerAdapter, check_count, is_sync_override
+from fletching.models.inputs import check_count
+from langchain_fletching._model import RerankerAdapter, is_sync_override
 
 
 class FletchingReranker(RerankerAdapter, BaseDocumentCompressor):

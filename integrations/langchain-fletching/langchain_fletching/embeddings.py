@@ -10,7 +10,8 @@ from langchain_core.embeddings import Embeddings
 from pydantic import Field, ValidationInfo, field_validator
 
 from fletching.errors import bad_argument
-from langchain_fletching._model import ModelAdapter, check_count
+from fletching.models.inputs import check_count
+from langchain_fletching._model import ModelAdapter
 
 
 class FletchingEmbeddings(ModelAdapter, Embeddings):

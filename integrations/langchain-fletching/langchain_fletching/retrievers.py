@@ -18,7 +18,8 @@ from pydantic import ValidationInfo, field_validator
 
 import fletching
 from fletching.errors import bad_argument, bad_choice
-from langchain_fletching._model import Adapter, RerankerAdapter, check_count, is_sync_override
+from fletching.models.inputs import check_count, check_positive
+from langchain_fletching._model import Adapter, RerankerAdapter, is_sync_override
 
 _FETCH_AT_LEAST = 20
 _FETCH_PER_RESULT = 5
@@ -193,7 +194,7 @@ class FletchingSearchRetriever(Adapter, BaseRetriever):
     @field_validator("k", "candidates", mode="before")
     @classmethod
     def _check_count(cls, value: object, info: ValidationInfo) -> int:
-        return _check_positive(cls.__name__, str(info.field_name), value)
+        return check_positive(cls.__name__, str(info.field_name), value)
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
         """Write the arguments down; a loaded index or model cannot be.
@@ -230,7 +231,7 @@ class FletchingSearchRetriever(Adapter, BaseRetriever):
         for name, value in arguments.items():
             if name not in counts:
                 raise bad_choice(owner, "kwargs", counts, name)
-            counts[name] = counts[name] if value is None else _check_positive(owner, name, value)
+            counts[name] = counts[name] if value is None else check_positive(owner, name, value)
         return {"top_k": counts["k"], "candidates": counts["candidates"], "reranker": self.reranker}
 
     def _open(self) -> Any:
@@ -273,12 +274,6 @@ def _read_default(source: VectorStoreRetriever, name: str) -> int:
     parameter = inspect.signature(search).parameters.get(name)
     is_told = parameter is not None and isinstance(parameter.default, int)
     return parameter.default if is_told else _STORE_COUNTS[name]  # type: ignore[union-attr]
-
-
-def _check_positive(owner: str, parameter: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise bad_argument(owner, parameter, "a positive integer", value)
-    return value
 
 
 def _build_document(hit: Any) -> Document:

@@ -95,14 +95,9 @@ class Index:
     @property
     def embedder(self) -> Any:
         """The model, loaded on first use and shared within the process."""
-        model = self._embedder
-        if isinstance(model, (str, Path)):
-            model = load_shared(model, kind="embedder", **self._model_options)
-        if not hasattr(model, "encode_document"):
-            raise bad_argument(
-                "Index", "embedder", "an embedder", self._embedder, "Pass a reranker to `search`"
-            )
-        return model
+        if isinstance(self._embedder, (str, Path)):
+            return load_shared(self._embedder, kind="embedder", **self._model_options)
+        return self._embedder
 
     def update(self, *, rebuild: bool = False, show_progress_bar: bool | None = None) -> UpdateReport:
         """Bring the index up to the state of the folder.
@@ -152,10 +147,11 @@ class Index:
         """
         query = check_query("Index.retrieve", "query", query)
         top_k = check_positive("Index.retrieve", "top_k", top_k)
-        vector = self.embedder.encode_query(query)
+        embedder = self.embedder
+        vector = embedder.encode_query(query)
         words = " ".join(query.split()[:_MAX_QUERY_WORDS])
         while True:
-            state = self._read_state()
+            state = self._read_state(embedder)
             try:
                 table = self._open(state)
                 near, worded = table.find_near(vector, state.metric, top_k), table.find_worded(words, top_k)
@@ -216,9 +212,8 @@ class Index:
         candidates = check_positive("Index.search", "candidates", candidates)
         return self.retrieve(query, max(top_k, candidates)), top_k
 
-    def _read_state(self) -> State:
+    def _read_state(self, embedder: Any) -> State:
         """Read what is published, if it is what this index would publish."""
-        embedder = self.embedder
         if self._fingerprint is None or self._fingerprint[0] is not embedder:
             self._fingerprint = embedder, fingerprint(embedder)
         state = self._store.read_state()

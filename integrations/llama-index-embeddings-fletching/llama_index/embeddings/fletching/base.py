@@ -24,6 +24,7 @@ from llama_index.embeddings.fletching.cache import COLLECTIONS, build_keys, read
 
 import fletching
 from fletching.errors import ArgumentError, bad_argument, bad_choice
+from fletching.models.inputs import check_count
 
 if TYPE_CHECKING:
     from fletching import Embedder
@@ -449,12 +450,6 @@ def _check_name(owner: str, parameter: str, value: object) -> str:
     return str(value)
 
 
-def _check_count(owner: str, parameter: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise bad_argument(owner, parameter, "a positive integer or None", value)
-
-
 def _check_flag(owner: str, parameter: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise bad_argument(owner, parameter, "True or False", value)
@@ -519,15 +514,15 @@ def _write_plainly(value: Any) -> Any:
 
 _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
     "model_name": _check_name,
-    "truncate_dim": _check_count,
-    "num_layers": _check_count,
+    "truncate_dim": check_count,
+    "num_layers": check_count,
     "query_prompt": _check_prompt,
     "document_prompt": _check_prompt,
     "normalize": _check_flag,
     "embed_batch_size": _check_batch_size,
     "embeddings_cache": _check_cache,
     "model_kwargs": _check_model_kwargs,
-    "num_workers": _check_count,
+    "num_workers": check_count,
     "rate_limiter": _check_rate_limiter,
     "callback_manager": _check_callback_manager,
 }

@@ -35,6 +35,7 @@ from llama_index.core.schema import (
 
 import fletching
 from fletching.errors import ArgumentError, bad_argument, bad_choice
+from fletching.models.inputs import check_count
 
 if TYPE_CHECKING:
     from fletching import Reranker
@@ -447,12 +448,6 @@ def _check_name(owner: str, parameter: str, value: object) -> str:
     return str(value)
 
 
-def _check_count(owner: str, parameter: str, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-        return value
-    raise bad_argument(owner, parameter, "a positive integer or None", value)
-
-
 def _check_flag(owner: str, parameter: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise bad_argument(owner, parameter, "True or False", value)
@@ -517,11 +512,11 @@ def _write_plainly(value: Any) -> Any:
 
 _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
     "model": _check_name,
-    "top_n": _check_count,
+    "top_n": check_count,
     "min_score": _check_min_score,
     "scores": partial(_check_choice, SCORES),
     "long": partial(_check_choice, LONG),
-    "batch_size": _check_count,
+    "batch_size": check_count,
     "metadata_mode": _check_metadata_mode,
     "keep_retrieval_score": _check_flag,
     "model_kwargs": _check_model_kwargs,

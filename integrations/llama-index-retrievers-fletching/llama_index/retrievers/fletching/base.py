@@ -14,6 +14,7 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 
 from fletching.errors import bad_argument
+from fletching.models.inputs import check_positive
 
 if TYPE_CHECKING:
     from fletching import Reranker
@@ -54,8 +55,8 @@ class FletchingSearchRetriever(BaseRetriever):
         callback_manager: CallbackManager | None = None,
     ) -> None:
         self.reranker = _check_reranker(type(self).__name__, reranker)
-        self.similarity_top_k = _check_count(type(self).__name__, "similarity_top_k", similarity_top_k)
-        self.candidates = _check_count(type(self).__name__, "candidates", candidates)
+        self.similarity_top_k = check_positive(type(self).__name__, "similarity_top_k", similarity_top_k)
+        self.candidates = check_positive(type(self).__name__, "candidates", candidates)
         self._index, self._needs_update = _open_index(type(self).__name__, index)
         self._updating = threading.Lock()
         super().__init__(callback_manager=callback_manager or CallbackManager())
@@ -119,12 +120,6 @@ def _check_reranker(owner: str, value: Any) -> Any:
     if isinstance(value, (str, Path)) or not isinstance(value, fletching.Reranker):
         domain = "a checkpoint name, a folder, a hub id, a loaded fletching.Reranker or None"
         raise bad_argument(owner, "reranker", domain, value, "`fletching.load` opens one")
-    return value
-
-
-def _check_count(owner: str, parameter: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise bad_argument(owner, parameter, "a positive integer", value)
     return value
 
 
