@@ -64,7 +64,7 @@ $(READY): pyproject.toml constraints.txt $(wildcard integrations/*/pyproject.tom
 	$(SAY) "Installing torch, the largest download"
 	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
 	$(SAY) "Installing fletching, its extras and its tools"
-	@$(PIP) install --constraint constraints.txt --editable ".[train,search,evaluate,plot,offline,docs,dev]"
+	@$(PIP) install --constraint constraints.txt --editable ".[train,search,evaluate,chinese,mteb,plot,offline,docs,dev]"
 	$(SAY) "Installing the packages for LangChain and LlamaIndex"
 	@$(PIP) install --constraint constraints.txt $(PARTS:%=--editable ./%)
 	@touch $@
