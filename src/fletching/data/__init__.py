@@ -1,5 +1,6 @@
 """Files of retrieval data in, plain records out; and runs and judgements back into files.
 
+- `mapped.py`: passages by id out of files that do not fit into memory
 - `texts.py`: passages and queries; `qrels.py`: judgements; `runs.py`: what a system returned
 - `lists.py`: one query with labelled candidates; `sts.py`: sentence pairs with a score
 - `beir.py`: a folder with all of it
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fletching.data.beir import open_beir as open_beir
     from fletching.data.lists import CandidateList as CandidateList
     from fletching.data.lists import read_lists as read_lists
+    from fletching.data.mapped import MappedTexts as MappedTexts
     from fletching.data.qrels import read_qrels as read_qrels
     from fletching.data.qrels import write_qrels as write_qrels
     from fletching.data.runs import read_run as read_run
@@ -36,6 +38,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "BEIRSplit": "fletching.data.beir:BEIRSplit",
         "CandidateList": "fletching.data.lists:CandidateList",
         "Document": "fletching.data.texts:Document",
+        "MappedTexts": "fletching.data.mapped:MappedTexts",
         "SentencePair": "fletching.data.sts:SentencePair",
         "open_beir": "fletching.data.beir:open_beir",
         "read_corpus": "fletching.data.texts:read_corpus",

@@ -12,7 +12,7 @@ from fletching.data.qrels import Qrels, read_qrels
 from fletching.data.texts import Document, read_corpus, read_queries
 from fletching.errors import bad_choice, bad_record
 
-__all__ = ["BEIRFolder", "BEIRSplit", "open_beir"]
+__all__ = ["BEIRFolder", "BEIRSplit", "open_beir", "read_judged"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +87,7 @@ class BEIRFolder:
         """
         if name not in self.qrels_paths:
             raise bad_choice("BEIRFolder.read_split", "name", sorted(self.qrels_paths), name)
-        queries = self.read_queries()
-        qrels = read_qrels(self.qrels_paths[name], query_ids=queries)
-        blank = [key for key in qrels if not queries[key].strip()]
-        if blank:
-            logger.warning("%s: skipped %d judged queries without text.", self.qrels_paths[name], len(blank))
-        n_unjudged = len(queries) - len(qrels)
-        for key in blank:
-            del qrels[key]
-        return BEIRSplit(name, {key: queries[key] for key in qrels}, qrels, n_unjudged, len(blank))
+        return read_judged(name, self.queries_path, self.qrels_paths[name])
 
     def count_unknown_documents(self, split: BEIRSplit) -> int:
         """Count the judged documents that the corpus lacks; reads the corpus once.
@@ -138,6 +130,31 @@ def open_beir(folder: StrPath) -> BEIRFolder:
             raise bad_record(path, None, None, f"the only one of split {name!r}", str(qrels[name]))
         qrels[name] = path
     return BEIRFolder(_find(folder, "corpus.jsonl"), _find(folder, "queries.jsonl"), qrels)
+
+
+def read_judged(name: str, queries_path: StrPath, qrels_path: StrPath) -> BEIRSplit:
+    """Read the judgements of one split, and the queries that they belong to.
+
+    Args:
+        name: Name of the split.
+        queries_path: The queries, those of other splits among them or not.
+        qrels_path: The judgements.
+
+    Returns:
+        The split; it says how many queries were skipped.
+
+    Raises:
+        DataError: If a record is malformed, or a judged query is not in the queries.
+    """
+    queries = read_queries(queries_path, allow_blank=True)
+    qrels = read_qrels(qrels_path, query_ids=queries)
+    blank = [key for key in qrels if not queries[key].strip()]
+    if blank:
+        logger.warning("%s: skipped %d judged queries without text.", qrels_path, len(blank))
+    n_unjudged = len(queries) - len(qrels)
+    for key in blank:
+        del qrels[key]
+    return BEIRSplit(name, {key: queries[key] for key in qrels}, qrels, n_unjudged, len(blank))
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from fletching.data.lines import StrPath, parse_number, read_json_id, read_json_lines
 from fletching.errors import bad_record
 
-__all__ = ["CandidateList", "read_lists"]
+__all__ = ["CandidateList", "parse_list", "read_lists"]
 
 _LABELS = ("label", "grade", "relevance", "score")
 _QUERY_IDS = ("query_id", "qid", "_id", "id")
@@ -58,17 +58,37 @@ def read_lists(path: StrPath, *, label: str | None = None) -> Iterator[Candidate
         DataError: If the file or a record is malformed; the text names file, line and field.
     """
     for number, record in read_json_lines(path):
-        query = _check_text(path, number, "query", record.get("query"))
-        ids: tuple[str, ...] = ()
-        if "candidates" in record:
-            documents, labels, ids = _parse_candidates(path, number, record["candidates"], label)
-        elif "documents" in record:
-            documents, labels = _parse_columns(path, number, record)
-        else:
-            documents, labels = _parse_positives(path, number, record)
-        has_id = any(key in record for key in _QUERY_IDS)
-        query_id = read_json_id(path, number, record, *_QUERY_IDS) if has_id else ""
-        yield CandidateList(query, documents, labels, query_id, ids, str(record.get("source") or ""))
+        yield parse_list(path, number, record, label=label)
+
+
+def parse_list(
+    path: StrPath, number: int, record: dict[str, Any], *, label: str | None = None
+) -> CandidateList:
+    """Read one of the objects of `read_lists`; for readers that know further layouts.
+
+    Args:
+        path: The file, for errors.
+        number: The line, for errors.
+        record: The object.
+        label: As in `read_lists`.
+
+    Returns:
+        The list.
+
+    Raises:
+        DataError: If the record is malformed; the text names file, line and field.
+    """
+    query = _check_text(path, number, "query", record.get("query"))
+    ids: tuple[str, ...] = ()
+    if "candidates" in record:
+        documents, labels, ids = _parse_candidates(path, number, record["candidates"], label)
+    elif "documents" in record:
+        documents, labels = _parse_columns(path, number, record)
+    else:
+        documents, labels = _parse_positives(path, number, record)
+    has_id = any(key in record for key in _QUERY_IDS)
+    query_id = read_json_id(path, number, record, *_QUERY_IDS) if has_id else ""
+    return CandidateList(query, documents, labels, query_id, ids, str(record.get("source") or ""))
 
 
 def _parse_columns(

@@ -10,11 +10,12 @@ from fletching.data.qrels import check_id
 from fletching.data.tables import DOCUMENT, QUERY, RANK, SCORE, read_rows
 from fletching.errors import bad_argument, bad_choice, bad_record
 
-__all__ = ["Run", "read_run", "stream_run", "write_run"]
+__all__ = ["LAYOUTS", "Run", "read_run", "stream_run", "write_run"]
 
 Run = dict[str, dict[str, float]]
 
-_LAYOUTS = {3: (0, 1, 2, None), 4: (0, 1, 2, 3), 6: (0, 2, 3, 4)}
+LAYOUTS = {3: (0, 1, 2, None), 4: (0, 1, 2, 3), 6: (0, 2, 3, 4)}
+"""For each number of columns of a run, where query, document, rank and score stand."""
 _HEADER = ("query-id", "corpus-id", "rank", "score")
 _ORDERS = ("score", "rank")
 
@@ -140,7 +141,7 @@ def _add(
 def _read_scores(owner: str, path: StrPath, order_by: str) -> Iterator[tuple[int, str, str, float]]:
     if order_by not in _ORDERS:
         raise bad_choice(owner, "order_by", _ORDERS, order_by)
-    for number, (query, document, rank, score) in read_rows(path, (QUERY, DOCUMENT, RANK, SCORE), _LAYOUTS):
+    for number, (query, document, rank, score) in read_rows(path, (QUERY, DOCUMENT, RANK, SCORE), LAYOUTS):
         assert query is not None  # every layout has both
         assert document is not None
         if score is None or (rank is not None and order_by == "rank"):

@@ -16,7 +16,7 @@ Row = tuple[StrPath, int, str, str, str]  # file, line, id, title, text
 
 _ID, _TITLE, _TEXT = "id", "title", "text"
 # What header lines call the columns, as `simplify` leaves it.
-_IDS = {"id", "pid", "qid", "docid", "docno", "queryid", "corpusid", "passageid", "documentid"}
+ID_NAMES = {"id", "pid", "qid", "docid", "docno", "queryid", "corpusid", "passageid", "documentid"}
 _TEXTS = {"text", "passage", "query", "contents", "content", "body", "question"}
 _SUFFIXES = (".jsonl", ".tsv", ".txt")
 
@@ -166,7 +166,7 @@ def _read_columns(path: StrPath, columns: Sequence[str] | None, header: bool | N
     lines = read_lines(path)
     number, line = next(lines)
     names = [simplify(name) for name in line.split("\t")]
-    is_header = names[0] in _IDS if header is None else header
+    is_header = names[0] in ID_NAMES if header is None else header
     if columns is None:
         columns = _name_columns(path, number, names) if is_header else (_ID, _TEXT)
     size = len(columns)
