@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM
 
 import fletching
@@ -27,6 +29,26 @@ from fletching.testing import (
     save_tiny_embedder,
     save_tiny_llama,
 )
+
+
+def save_tiny_sparse(folder):
+    """SPLADE: a masked language model and a maximum over the tokens."""
+    folder = Path(folder)
+    masked = Transformer(save_tiny_bert(folder / "mlm", head="masked-lm"), transformer_task="fill-mask")
+    SparseEncoder(modules=[masked, SpladePooling("max")], device="cpu").save(str(folder / "model"))
+    return str(folder / "model")
+
+
+def save_tiny_multi_vector(folder):
+    """ColBERT: a backbone and a projection of its tokens."""
+    folder = Path(folder)
+    dense = Dense(32, 8, bias=False, module_input_name="token_embeddings")
+    modules = [Transformer(save_tiny_bert(folder / "backbone")), dense]
+    MultiVectorEncoder(modules=modules, device="cpu").save(str(folder / "model"))
+    return str(folder / "model")
+
+
+STOCK = {"sparse": save_tiny_sparse, "multi_vector": save_tiny_multi_vector}
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +117,10 @@ def open_broken(folder):
         (save_tiny_bert, Embedder),
         (lambda folder: save_tiny_bert(folder, head="masked-lm"), Embedder),
         (lambda folder: save_tiny_bert(folder, head="sequence-classification"), Reranker),
+        (save_tiny_sparse, SparseEncoder),
+        (save_tiny_multi_vector, MultiVectorEncoder),
     ],
-    ids=["embedder", "cross-encoder", "backbone", "masked language model", "classifier"],
+    ids=["embedder", "cross-encoder", "backbone", "masked language model", "classifier", "sparse", "late"],
 )
 def test_load_reads_the_kind_off_the_checkpoint(save, expected, tmp_path):
     assert type(fletching.load(save(tmp_path), device="cpu")) is expected
@@ -135,7 +159,9 @@ def test_load_refuses_what_is_no_name(value):
 
 
 def test_load_refuses_an_unknown_kind(saved):
-    with pytest.raises(ArgumentError, match=r"`kind` must be one of 'embedder', 'reranker'; got 'rerank'"):
+    with pytest.raises(
+        ArgumentError, match="`kind` must be one of 'embedder', 'reranker', 'sparse', 'multi_v"
+    ):
         fletching.load(saved, kind="rerank")
 
 
@@ -410,16 +436,110 @@ def test_one_kind_does_not_open_as_the_other(tmp_path, save, kind, name):
         fletching.load(save(tmp_path / "model"), kind=kind)
 
 
+@pytest.mark.parametrize("kind", list(STOCK))
+@pytest.mark.parametrize("other", ["embedder", "reranker"])
+def test_sparse_and_multi_vector_models_are_neither_embedder_nor_reranker(tmp_path, kind, other):
+    with pytest.raises(
+        CheckpointError, match=f"it opens as (Sparse|MultiVector)Encoder, which is no {other}"
+    ):
+        fletching.load(STOCK[kind](tmp_path), kind=other)
+
+
+def test_an_embedder_does_not_open_as_sparse_or_multi_vector(saved):
+    with pytest.raises(CheckpointError, match="it opens as Embedder, which is no sparse model"):
+        fletching.load(saved, kind="sparse")
+    with pytest.raises(CheckpointError, match="it opens as Embedder, which is no multi-vector model"):
+        fletching.load(saved, kind="multi_vector")
+
+
+def test_a_masked_language_model_opens_as_splade(tmp_path):
+    """All its weights are there: the pooling has none."""
+    folder = save_tiny_bert(tmp_path, head="masked-lm")
+    assert type(fletching.load(folder, kind="sparse", device="cpu")) is SparseEncoder
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("sparse", "no head over the vocabulary"), ("multi_vector", "no projection for token")]
+)
+def test_a_backbone_gets_no_random_weights(tmp_path, kind, text):
+    with pytest.raises(CheckpointError, match=f"{text}.*would add a random one. Train one first"):
+        fletching.load(save_tiny_bert(tmp_path), kind=kind)
+
+
+@pytest.mark.parametrize("kind", list(STOCK))
+def test_sparse_and_multi_vector_models_compute_what_was_saved(tmp_path, kind):
+    folder = STOCK[kind](tmp_path)
+    stock = {"sparse": SparseEncoder, "multi_vector": MultiVectorEncoder}[kind](folder, device="cpu")
+    model = fletching.load(folder, device="cpu")
+    query, document = model.encode_query(["wood"]), model.encode_document(["wood arrow"])
+    expected = stock.similarity(stock.encode_query(["wood"]), stock.encode_document(["wood arrow"]))
+    assert model.similarity(query, document).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("kind", list(STOCK))
+def test_sparse_and_multi_vector_models_take_a_dtype(tmp_path, kind):
+    model = fletching.load(STOCK[kind](tmp_path), device="cpu", dtype="bfloat16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    with pytest.raises(ArgumentError, match="`dtype` must be one of"):
+        fletching.load(tmp_path / "model", device="cpu", dtype="int3")
+
+
+def test_arguments_of_our_classes_are_refused_for_stock_ones(tmp_path):
+    with pytest.raises(ArgumentError, match="arguments of SparseEncoder; got 'max_tokens_per_batch'"):
+        fletching.load(save_tiny_sparse(tmp_path), device="cpu", max_tokens_per_batch=9)
+
+
+@pytest.mark.parametrize("kind", list(STOCK))
+def test_sparse_and_multi_vector_models_are_checked_alike(tmp_path, kind):
+    folder = Path(STOCK[kind](tmp_path))
+    weights = next(
+        path
+        for path in (folder / "1_Dense/model.safetensors", folder / "model.safetensors")
+        if path.is_file()
+    )
+    tensors = load_file(weights)
+    next(iter(tensors.values())).fill_(float("nan"))
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert "holds NaN or infinity" in open_broken(folder)
+    tensors.popitem()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    open_broken(folder)
+    edit_modules(folder, 1, type="modeling_evil.Evil")
+    assert "'modeling_evil.Evil', which no installed method brings" in open_broken(folder)
+
+
+def test_a_save_of_pylate_opens_as_multi_vector(tmp_path):
+    """PyLate names its own class, which sentence-transformers replaces; in another model it is foreign."""
+    folder = Path(save_tiny_multi_vector(tmp_path))
+    edit_modules(folder, 1, type="pylate.models.Dense.Dense")
+    settings = {"model_type": "ColBERT", "query_prefix": "", "document_prefix": ""}
+    edit_json(folder / "config_sentence_transformers.json", **settings)
+    assert find_kind(folder) == "multi_vector"
+    assert type(fletching.load(folder, device="cpu")) is MultiVectorEncoder
+    edit_json(folder / "config_sentence_transformers.json", model_type="SentenceTransformer")
+    assert "'pylate.models.Dense.Dense', which no installed method brings" in open_broken(folder)
+
+
+def test_a_model_of_a_kind_to_come_is_an_error(folder):
+    edit_json(folder / "config_sentence_transformers.json", model_type="HoloEncoder")
+    assert "saved as a HoloEncoder, which is no kind that is known here" in open_broken(folder)
+
+
 def test_named_reranker_does_not_open_as_an_embedder():
     with pytest.raises(CheckpointError, match="it opens as MVPReranker, which is no embedder"):
         fletching.load("mvp-mini", kind="embedder")
 
 
 @pytest.mark.parametrize(
-    ("save", "kind"), [(save_tiny_embedder, "embedder"), (save_tiny_cross_encoder, "reranker")]
+    ("save", "kind"),
+    [
+        (save_tiny_embedder, "embedder"),
+        (save_tiny_cross_encoder, "reranker"),
+        *((save, kind) for kind, save in STOCK.items()),
+    ],
 )
 def test_kind_is_found_without_loading(tmp_path, save, kind):
-    folder = Path(save(tmp_path / "model"))
+    folder = Path(save(tmp_path / "saved"))
     (folder / "model.safetensors").unlink()
 
     assert find_kind(folder) == kind

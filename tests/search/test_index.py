@@ -14,7 +14,6 @@ import pytest
 import fletching
 from fletching.errors import ArgumentError, FletchingError
 from fletching.search import Index
-from fletching.search.index import find_cache
 from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 Open = Callable[..., Index]
@@ -198,13 +197,6 @@ def test_ties_are_ordered_by_file_however_the_index_grew(open_index: Open, folde
     worded = {hit.file for hit in index.retrieve("goose feathers", 6) if hit.bm25}
     assert len(worded) >= 3
     assert worded == {f"same-{number:02}.txt" for number in range(len(worded))}
-
-
-def test_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("FLETCHING_CACHE", str(tmp_path))
-    assert find_cache() == tmp_path
-    monkeypatch.delenv("FLETCHING_CACHE")
-    assert find_cache().name == "fletching"
 
 
 @pytest.mark.parametrize("value", [0, -5, True, "many", None])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from langchain_core.documents import Document
@@ -24,6 +23,7 @@ from pydantic import (
     Field,
     FieldSerializationInfo,
     PrivateAttr,
+    Secret,
     SecretBytes,
     SecretStr,
     ValidationError,
@@ -35,14 +35,12 @@ from pydantic import (
 import fletching
 from fletching.errors import ArgumentError, FletchingError, bad_argument, bad_choice, did_you_mean
 from fletching.models.inputs import check_count
+from fletching.models.settings import is_secret, names_secret, refuse_model_kwargs, write_settings
 
 Scores = Literal["logit", "probability"]
 Long = Literal["truncate", "chunk_max"]
 
-_SECRET_NAME = re.compile(
-    "token(?!i[sz])|secret|password|api[_-]?key|authorization",  # a tokenizer is no secret
-    re.IGNORECASE,
-)
+_WRAPPERS = (SecretStr, SecretBytes, Secret)
 _MASK = "**********"  # as pydantic's
 _LOADED = ("model", "index", "reranker")  # fields whose value is a name or something big
 _TEXT_REMEDY = "Check under which field the store keeps the text, or drop such documents"
@@ -176,7 +174,7 @@ class ModelAdapter(Adapter):
             return self.to_json_not_implemented()
         dumped: Any = super().to_json()
         if "model_kwargs" in dumped["kwargs"]:
-            dumped["kwargs"]["model_kwargs"] = _write_plainly(self.model_kwargs)
+            dumped["kwargs"]["model_kwargs"] = write_settings(self.model_kwargs, hidden=_WRAPPERS)
         return dumped
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -209,12 +207,11 @@ class ModelAdapter(Adapter):
     def _check_together(cls, model: object, model_kwargs: Mapping[str, Any] | None) -> None:
         """Refuse options for a model that is open, whichever of the two comes last."""
         if model_kwargs and model is not None and not isinstance(model, str):
-            domain = "empty when `model` is loaded already"
-            raise bad_argument(cls.__name__, "model_kwargs", domain, sorted(model_kwargs))  # no values
+            refuse_model_kwargs(cls.__name__, model_kwargs)
 
     @field_serializer("model_kwargs")
     def _serialise_model_kwargs(self, value: dict[str, Any], info: FieldSerializationInfo) -> Any:
-        return _write_plainly(value) if info.mode_is_json() else _hide_secrets(value)
+        return write_settings(value, hidden=_WRAPPERS) if info.mode_is_json() else _hide_secrets(value)
 
     @classmethod
     def _is_right(cls, model: object) -> bool:
@@ -393,16 +390,18 @@ def _first_problem(owner: str, error: ValidationError) -> FletchingError:
     return bad_argument(owner, name, expected, value)
 
 
-def _hide_secrets(value: Any, is_secret: bool = False) -> Any:
-    """Wrap each token, however deep, so that no ``repr`` shows it; numbers and flags tell nothing."""
+def _hide_secrets(value: Any, within: bool = False) -> Any:
+    """Wrap each secret, however deep, so that no ``repr`` shows it; flags tell nothing."""
     if isinstance(value, Mapping):
-        return {name: _hide_secrets(item, is_secret or _names_secret(name)) for name, item in value.items()}
+        return {name: _hide_secrets(item, within or names_secret(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [_hide_secrets(item, is_secret) for item in value]
+        items = [_hide_secrets(item, within) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
-    if is_secret and isinstance(value, (str, bytes)):
-        return SecretStr(value) if isinstance(value, str) else SecretBytes(value)
-    return value
+    if not within or isinstance(value, bool) or not isinstance(value, (str, bytes, int, float)):
+        return value
+    if isinstance(value, str):
+        return SecretStr(value)
+    return SecretBytes(value) if isinstance(value, bytes) else Secret(value)
 
 
 def _show_secrets(value: Any) -> Any:
@@ -412,38 +411,17 @@ def _show_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_show_secrets(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
-    return value.get_secret_value() if isinstance(value, (SecretStr, SecretBytes)) else value
+    return value.get_secret_value() if isinstance(value, _WRAPPERS) else value
 
 
 def _mask_secrets(value: Any) -> Any:
     """Put stars in the place of each secret, whether it is wrapped or was put in later."""
     if isinstance(value, Mapping):
         return {
-            name: _MASK if _is_secret(name, item) else _mask_secrets(item) for name, item in value.items()
+            name: _MASK if isinstance(item, _WRAPPERS) or is_secret(name, item) else _mask_secrets(item)
+            for name, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         items = [_mask_secrets(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     return value
-
-
-def _write_plainly(value: Any) -> Any:
-    """Leave out each secret; write paths and torch's dtypes and devices as text, which JSON can hold."""
-    if isinstance(value, Mapping):
-        return {name: _write_plainly(item) for name, item in value.items() if not _is_secret(name, item)}
-    if isinstance(value, (list, tuple)):
-        return [_write_plainly(item) for item in value if not isinstance(item, (SecretStr, SecretBytes))]
-    if isinstance(value, PurePath) or type(value).__module__ == "torch":
-        return str(value).removeprefix("torch.")
-    return value
-
-
-def _is_secret(name: object, value: object) -> bool:
-    """Say whether an option must not be shown; ``token=True`` and ``max_tokens=64`` may."""
-    if isinstance(value, (SecretStr, SecretBytes)):
-        return True
-    return _names_secret(name) and not isinstance(value, (bool, int, float, type(None)))
-
-
-def _names_secret(name: object) -> bool:
-    return isinstance(name, str) and _SECRET_NAME.search(name) is not None

@@ -15,25 +15,43 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from sentence_transformers.util import load_file_path
+from sentence_transformers import MultiVectorEncoder, SparseEncoder
+from sentence_transformers.util import get_device_name, load_file_path
 from transformers import modeling_utils
 
 from fletching.errors import FletchingError, bad_argument, bad_checkpoint, bad_choice, did_you_mean
 from fletching.models.embedder import Embedder
+from fletching.models.hardware import resolve_dtype
 from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
 from fletching.registry import summarise
 
-KINDS: dict[str, type[Embedder] | type[Reranker]] = {"embedder": Embedder, "reranker": Reranker}
-"""What ``kind=`` may be, and the class that opens it."""
+KINDS: dict[str, type[Any]] = {
+    "embedder": Embedder,
+    "reranker": Reranker,
+    "sparse": SparseEncoder,
+    "multi_vector": MultiVectorEncoder,
+}
+"""What ``kind=`` may be, and the class that opens it; the last two are sentence-transformers' own."""
 
-_SAVED_AS = {"SentenceTransformer": "embedder", "CrossEncoder": "reranker"}
+_SAVED_AS = {
+    "SentenceTransformer": "embedder",
+    "CrossEncoder": "reranker",
+    "SparseEncoder": "sparse",
+    "MultiVectorEncoder": "multi_vector",
+    "ColBERT": "multi_vector",  # PyLate's saves, which sentence-transformers reads
+}
+_PYLATE_DENSE = "pylate.models.Dense.Dense"  # sentence-transformers puts its own class in its place
+_LATE_INTERACTION = ("HF_ColBERT", "ForRetrieval")  # ends of architectures that need no modules.json
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
 _PACKAGE = "package:"
 _OLD_BUFFER = re.compile(r"position_ids|inv_freq")  # older versions saved what is computed now
 _HARMLESS_MISSING = re.compile(r"(^|\.)pooler\.")
+_WORDS = {"sparse": "sparse model", "multi_vector": "multi-vector model"}
+_RANDOM = "sentence-transformers would add a random one"
+_TRAIN = "Train one first"
 _UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
 _FAILURES = (
     OSError,
@@ -48,20 +66,26 @@ _FAILURES = (
 
 
 def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> Any:
-    """Open a checkpoint as an embedder or a reranker.
+    """Open a checkpoint as an embedder, a reranker, a sparse or a multi-vector model.
 
     Accepts the name of a registered checkpoint (``"mvp-mini"``), a folder, or a hub id; saves of
     sentence-transformers and of fletching, plain transformers checkpoints, and the papers' own layouts.
     Classes named by the checkpoint load only if they belong to sentence-transformers or to a registered
     method; pickled weights are read with ``weights_only=True`` and only where there is no safetensors file.
 
+    Sparse and multi-vector models are checked likewise but open as sentence-transformers' own
+    ``SparseEncoder`` and ``MultiVectorEncoder``: what fletching promises of its embedders and rerankers
+    (threads, token budgets, no NaN) does not extend to them.
+
     Args:
         path_or_id: Name, folder or hub id.
-        kind: ``"embedder"`` or ``"reranker"``; ``None`` reads it off the checkpoint.
+        kind: ``"embedder"``, ``"reranker"``, ``"sparse"`` or ``"multi_vector"``; ``None`` reads it off the
+            checkpoint.
         **kwargs: Arguments of the class that opens it, e.g. ``device``, ``dtype``, ``revision``.
 
     Returns:
-        An ``Embedder``, a ``Reranker``, or the class of the method that the checkpoint belongs to.
+        An ``Embedder``, a ``Reranker``, a ``SparseEncoder``, a ``MultiVectorEncoder``, or the class of the
+        method that the checkpoint belongs to.
 
     Raises:
         ArgumentError: If an argument is outside its domain.
@@ -94,13 +118,28 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
         _refuse_foreign_shards(checkpoint)
         model_class = model_class or _choose_class(checkpoint, kind)
         if kind is not None and not issubclass(model_class, KINDS[kind]):  # no conversion: its head is random
-            raise bad_checkpoint(location, f"it opens as {model_class.__name__}, which is no {kind}")
+            raise bad_checkpoint(
+                location, f"it opens as {model_class.__name__}, which is no {_WORDS.get(kind, kind)}"
+            )
         with _loading_reports(location) as reports, _caller_is_told(model_class):
-            model = model_class(location, **options)
+            model = _build_model(model_class, location, options)
         _check_reports(location, reports)
         _check_weights(location, model)
         _check_tokenizer(location, model)
     return model
+
+
+def _build_model(model_class: type[Any], location: str, options: dict[str, Any]) -> Any:
+    """Build the model; ``dtype`` is an argument of ours, which the stock classes know as a model argument."""
+    if issubclass(model_class, (Embedder, Reranker)) or "dtype" not in options:
+        return model_class(location, **options)
+    device_type = torch.device(options.get("device") or get_device_name()).type
+    dtype = resolve_dtype(model_class.__name__, options["dtype"], device_type)
+    rest = {name: value for name, value in options.items() if name != "dtype"}
+    if dtype is None:
+        return model_class(location, **rest)
+    rest["model_kwargs"] = {**rest["model_kwargs"], "dtype": dtype}
+    return model_class(location, **rest).to(dtype=dtype)
 
 
 def find_kind(path_or_id: str | Path, **hub_options: Any) -> str:
@@ -204,6 +243,7 @@ def _refuse_foreign_classes(checkpoint: _Checkpoint) -> None:
             raise bad_checkpoint(checkpoint.location, f"modules.json points outside the folder: {path!r}")
         if (
             not class_ref.startswith("sentence_transformers.")
+            and not (class_ref == _PYLATE_DENSE and _find_saved_kind(checkpoint) == "multi_vector")
             and registry().find_module_class(class_ref) is None
         ):
             raise bad_checkpoint(
@@ -272,20 +312,35 @@ def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
             found: Any = registry().resolve(spec.entry)
             return found
     if checkpoint.modules:
-        saved_as = checkpoint.model.get("model_type", "SentenceTransformer")
-        if saved_as not in _SAVED_AS:
+        saved_kind = _find_saved_kind(checkpoint)
+        if saved_kind is None:
             raise bad_checkpoint(
                 checkpoint.location,
-                f"it was saved as a {saved_as}, which is neither embedder nor reranker here",
-                f"Open it with sentence_transformers.{saved_as}",
+                f"it was saved as a {checkpoint.model['model_type']}, which is no kind that is known here",
+                f"Known are {', '.join(_SAVED_AS)}",
             )
-        return KINDS[_SAVED_AS[saved_as]]
+        return KINDS[saved_kind]
+    interacts_late = any(name.endswith(_LATE_INTERACTION) for name in architectures)
+    if kind == "multi_vector" and not interacts_late:
+        raise bad_checkpoint(
+            checkpoint.location, f"it has no projection for token vectors; {_RANDOM}", _TRAIN
+        )
+    if kind == "sparse" and not any(name.endswith("ForMaskedLM") for name in architectures):
+        raise bad_checkpoint(checkpoint.location, f"it has no head over the vocabulary; {_RANDOM}", _TRAIN)
     if kind is not None:
         return KINDS[kind]
+    if interacts_late:
+        return MultiVectorEncoder
     if any(name.endswith("ForCausalLM") for name in architectures):
         remedy = 'Say which with kind="embedder" or kind="reranker"'
         raise bad_checkpoint(checkpoint.location, "a causal language model can be either kind", remedy)
     return Reranker if any(name.endswith("ForSequenceClassification") for name in architectures) else Embedder
+
+
+def _find_saved_kind(checkpoint: _Checkpoint) -> str | None:
+    """Say which kind of model sentence-transformers (or PyLate) saved; ``None`` for one of the future."""
+    saved_as = checkpoint.model.get("model_type", "SentenceTransformer")
+    return _SAVED_AS.get(saved_as) if isinstance(saved_as, str) else None
 
 
 @contextmanager

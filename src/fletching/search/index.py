@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import threading
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fletching.errors import FletchingError, bad_argument
+from fletching.models.caching import find_cache
 from fletching.models.inputs import check_positive, check_query
 from fletching.models.minilm import HUB_ID
 from fletching.models.sharing import fingerprint, load_shared
@@ -243,19 +243,6 @@ class Index:
             label, identity = type(model).__name__, fingerprint(model)
         folder = self.folder.resolve()
         return cache / _slug(folder.name, str(folder)) / _slug(label, identity)
-
-
-def find_cache() -> Path:
-    """Say where indexes are kept by default.
-
-    Returns:
-        The environment variable ``FLETCHING_CACHE``, else ``fletching`` in the user's cache folder.
-    """
-    if given := os.environ.get("FLETCHING_CACHE"):
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("fletching")
 
 
 def _may_embed(embedder: object) -> bool:

@@ -181,6 +181,16 @@ def test_options_beside_a_token_are_kept() -> None:
     assert "'padding_side': 'left'" in repr(reranker)
 
 
+def test_a_number_may_be_a_secret() -> None:
+    given = {"headers": {"api_key": 31415926}, "max_tokens_per_batch": 64}
+    reranker = FletchingReranker(model="owner/name", model_kwargs=given)
+    again = pickle.loads(pickle.dumps(reranker))
+    assert again == reranker == FletchingReranker(**reranker.model_dump())
+    for shown in (repr(again), dumps(again), str(again.model_dump()), again.model_dump_json()):
+        assert "31415926" not in shown
+        assert "64" in shown
+
+
 def test_fields_written_as_python_make_an_equal_object() -> None:
     reranker = FletchingReranker(model="owner/name", model_kwargs={"tokens": [SECRET, b"raw"]})
     assert FletchingReranker(**reranker.model_dump()) == reranker

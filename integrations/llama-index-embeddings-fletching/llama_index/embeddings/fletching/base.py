@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +21,27 @@ from llama_index.core.storage.kvstore.types import BaseKVStore
 from llama_index.embeddings.fletching.cache import COLLECTIONS, build_keys, read_entry, write_entry
 
 import fletching
-from fletching.errors import ArgumentError, bad_argument, bad_choice
+from fletching.errors import bad_argument
 from fletching.models.inputs import check_count
+from fletching.models.settings import (
+    bad_field,
+    check_flag,
+    check_model_kwargs,
+    check_model_name,
+    check_pickled,
+    freeze_settings,
+    is_overridden,
+    refuse_model_kwargs,
+    refuse_other_model,
+    refuse_unknown,
+    write_settings,
+)
 
 if TYPE_CHECKING:
     from fletching import Embedder
 
 _OWNER = "FletchingEmbedding"
 _MAX_BATCH_SIZE = 2048  # the base class refuses more
-_SECRET = re.compile("token|secret|password|api[_-]?key|authorization", re.IGNORECASE)
-_NO_SECRET = re.compile("tokeni[sz]|max_(.+_)?tokens|(bos|eos|unk|sep|pad|cls|mask)_token", re.IGNORECASE)
-_RESERVED = ("path_or_id", "kind")  # what this class passes to `load_shared` itself
 
 
 class FletchingEmbedding(BaseEmbedding):
@@ -110,7 +118,7 @@ class FletchingEmbedding(BaseEmbedding):
         **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
-        _refuse_unknown(owner, type(self).model_fields, kwargs)
+        refuse_unknown(owner, type(self).model_fields, kwargs)
         name, embedder = _name_model(owner, model, model_name)
         cache = _check_cache(owner, "embeddings_cache", embeddings_cache)
         given: dict[str, Any] = {
@@ -127,11 +135,12 @@ class FletchingEmbedding(BaseEmbedding):
         }
         fields = {field: _CHECKS[field](owner, field, value) for field, value in given.items()}
         if embedder is not None:
-            _refuse_options(owner, fields["model_kwargs"])
+            refuse_model_kwargs(owner, fields["model_kwargs"])
         try:
             super().__init__(model_name=name, **fields, **kwargs)
         except ValidationError as error:
-            raise _reword(owner, error) from None  # its `errors()` hold every argument, secrets too
+            problem = error.errors(include_url=False, include_context=False)[0]
+            raise bad_field(owner, problem) from None  # pydantic's error holds every argument, secrets too
         self._opened = None if embedder is None else (embedder, None)
         self._is_given = embedder is not None
         self._cache = cache
@@ -165,9 +174,9 @@ class FletchingEmbedding(BaseEmbedding):
         if field in _CHECKS:
             value = _CHECKS[field](owner, name, value)
         if field == "model_name" and self._is_given and value != self.model_name:
-            raise _refuse_name(owner, name, value)
+            raise refuse_other_model(owner, name, value)
         if field == "model_kwargs" and self._is_given:
-            _refuse_options(owner, value)
+            refuse_model_kwargs(owner, value)
         super().__setattr__("_cache" if field == "embeddings_cache" else field, value)
 
     def model_copy(
@@ -219,9 +228,9 @@ class FletchingEmbedding(BaseEmbedding):
     def _is_only_synchronous(self, name: str) -> bool:
         """Say whether a subclass changed the synchronous method and left the other one to us."""
         own, ours = type(self), FletchingEmbedding
-        if _is_overridden(own, ours, f"_a{name}"):
+        if is_overridden(own, ours, f"_a{name}"):
             return False
-        return _is_overridden(own, ours, f"_{name}")
+        return is_overridden(own, ours, f"_{name}")
 
     # --- the two ways through the cache ---
 
@@ -265,7 +274,7 @@ class FletchingEmbedding(BaseEmbedding):
         return opened[0] if opened and (self._is_given or opened[1] == self._source()) else None
 
     def _source(self) -> tuple[str, Any]:
-        return self.model_name, _freeze(self.model_kwargs)
+        return self.model_name, freeze_settings(self.model_kwargs)
 
     def _load(self) -> Any:
         """Open the model, or take the one that another embedding of this process opened."""
@@ -329,7 +338,7 @@ class FletchingEmbedding(BaseEmbedding):
 
     @field_serializer("model_kwargs")
     def _write_model_kwargs(self, value: dict[str, Any]) -> dict[str, Any]:
-        return _write_plainly(value)
+        return write_settings(value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out a model that was opened by name: whoever unpickles opens it there."""
@@ -338,7 +347,7 @@ class FletchingEmbedding(BaseEmbedding):
         if not self._is_given:
             copied._opened = None
         state = super(FletchingEmbedding, copied).__getstate__()
-        _check_state(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
+        check_pickled(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -415,47 +424,6 @@ def _check_rate_limiter(owner: str, parameter: str, value: object) -> object:
     return value
 
 
-# --- the same in llama-index-postprocessor-fletching and llama-index-embeddings-fletching ---
-
-
-def _refuse_unknown(owner: str, known: Iterable[str], given: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise bad_choice(owner, "kwargs", sorted({"model", *known}), name)
-
-
-def _refuse_name(owner: str, parameter: str, value: object) -> ArgumentError:
-    domain = "left as it is, since the model was given loaded"
-    return bad_argument(owner, parameter, domain, value, f"Make another {owner}")
-
-
-def _refuse_options(owner: str, options: Mapping[str, Any]) -> None:
-    if options:
-        domain = "empty when `model` is loaded already"
-        raise bad_argument(owner, "model_kwargs", domain, sorted(options))
-
-
-def _reword(owner: str, error: ValidationError) -> ArgumentError:
-    """Say in one sentence which field of a subclass is wrong; only the type of its value is shown."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(map(str, first["loc"])) or "kwargs"
-    got = "nothing" if first["type"] == "missing" else type(first["input"]).__name__
-    return bad_argument(owner, field, f"as {owner} declares it ({first['msg']})", got)
-
-
-def _check_name(owner: str, parameter: str, value: object) -> str:
-    if not isinstance(value, (str, Path)) or not str(value).strip():
-        remedy = f"Make another {owner} for a loaded model"
-        raise bad_argument(owner, parameter, "a checkpoint name, a folder or a hub id", value, remedy)
-    return str(value)
-
-
-def _check_flag(owner: str, parameter: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise bad_argument(owner, parameter, "True or False", value)
-    return value
-
-
 def _check_callback_manager(owner: str, parameter: str, value: object) -> CallbackManager:
     if value is None:
         return CallbackManager()
@@ -464,64 +432,16 @@ def _check_callback_manager(owner: str, parameter: str, value: object) -> Callba
     return value
 
 
-def _check_model_kwargs(owner: str, parameter: str, value: object) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        domain = "a mapping from argument names of fletching.load_shared to values"
-        raise bad_argument(owner, parameter, domain, type(value).__name__)  # it may hold secrets
-    for name in _RESERVED:
-        if name in value:
-            raise bad_argument(owner, parameter, f"without {name!r}, which is set here", sorted(value))
-    return dict(value)
-
-
-def _check_state(owner: str, state: dict[str, Any], private: str) -> None:
-    """Refuse a pickle that would come back with another model."""
-    kept = {**state["__dict__"], **(state["__pydantic_private__"] or {})}
-    for name, parameter in ((private, "model"), ("model_kwargs", "model_kwargs")):
-        if name not in kept:
-            raise bad_argument(owner, parameter, "what can be pickled", "an object that cannot")
-
-
-def _is_overridden(own: type, ours: type, name: str) -> bool:
-    """Say whether a subclass changed a method; LlamaIndex may have wrapped it."""
-    return inspect.unwrap(getattr(own, name)) is not inspect.unwrap(getattr(ours, name))
-
-
-def _freeze(value: Any) -> Any:
-    """Copy the containers, so that a change within them is seen."""
-    if isinstance(value, Mapping):
-        return {key: _freeze(item) for key, item in value.items()}
-    return [_freeze(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _is_secret(key: object) -> bool:
-    """Say whether a value is better not shown; limits of tokens, and special ones, are no secret."""
-    return bool(_SECRET.search(_NO_SECRET.sub("", str(key))))
-
-
-def _write_plainly(value: Any) -> Any:
-    """Drop secrets at any depth; write paths and torch's dtypes and devices as text, which JSON can hold."""
-    if isinstance(value, Mapping):
-        return {key: _write_plainly(item) for key, item in value.items() if not _is_secret(key)}
-    if isinstance(value, (list, tuple)):
-        return [_write_plainly(item) for item in value]
-    if isinstance(value, Path) or type(value).__module__ == "torch":
-        return str(value).removeprefix("torch.")
-    return value
-
-
 _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
-    "model_name": _check_name,
+    "model_name": check_model_name,
     "truncate_dim": check_count,
     "num_layers": check_count,
     "query_prompt": _check_prompt,
     "document_prompt": _check_prompt,
-    "normalize": _check_flag,
+    "normalize": check_flag,
     "embed_batch_size": _check_batch_size,
     "embeddings_cache": _check_cache,
-    "model_kwargs": _check_model_kwargs,
+    "model_kwargs": check_model_kwargs,
     "num_workers": check_count,
     "rate_limiter": _check_rate_limiter,
     "callback_manager": _check_callback_manager,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -34,8 +32,21 @@ from llama_index.core.schema import (
 )
 
 import fletching
-from fletching.errors import ArgumentError, bad_argument, bad_choice
+from fletching.errors import bad_argument, bad_choice
 from fletching.models.inputs import check_count
+from fletching.models.settings import (
+    bad_field,
+    check_flag,
+    check_model_kwargs,
+    check_model_name,
+    check_pickled,
+    freeze_settings,
+    is_overridden,
+    refuse_model_kwargs,
+    refuse_other_model,
+    refuse_unknown,
+    write_settings,
+)
 
 if TYPE_CHECKING:
     from fletching import Reranker
@@ -52,9 +63,6 @@ RETRIEVAL_SCORE = "retrieval_score"
 """Metadata key of the score that a node came with."""
 
 _OWNER = "FletchingRerank"
-_SECRET = re.compile("token|secret|password|api[_-]?key|authorization", re.IGNORECASE)
-_NO_SECRET = re.compile("tokeni[sz]|max_(.+_)?tokens|(bos|eos|unk|sep|pad|cls|mask)_token", re.IGNORECASE)
-_RESERVED = ("path_or_id", "kind")  # what this class passes to `load_shared` itself
 
 
 class FletchingRerank(BaseNodePostprocessor):
@@ -134,7 +142,7 @@ class FletchingRerank(BaseNodePostprocessor):
         **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
-        _refuse_unknown(owner, type(self).model_fields, kwargs)
+        refuse_unknown(owner, type(self).model_fields, kwargs)
         name, reranker = _name_model(owner, model)
         given: dict[str, Any] = {
             "top_n": top_n,
@@ -150,11 +158,12 @@ class FletchingRerank(BaseNodePostprocessor):
         fields: dict[str, Any] = {"model": name}
         fields |= {field: _CHECKS[field](owner, field, value) for field, value in given.items()}
         if reranker is not None:
-            _refuse_options(owner, fields["model_kwargs"])
+            refuse_model_kwargs(owner, fields["model_kwargs"])
         try:
             super().__init__(**fields, **kwargs)
         except ValidationError as error:
-            raise _reword(owner, error) from None  # its `errors()` hold every argument, secrets too
+            problem = error.errors(include_url=False, include_context=False)[0]
+            raise bad_field(owner, problem) from None  # pydantic's error holds every argument, secrets too
         self._opened = None if reranker is None else (reranker, None)
         self._is_given = reranker is not None
 
@@ -172,9 +181,9 @@ class FletchingRerank(BaseNodePostprocessor):
         if name in _CHECKS:
             value = _CHECKS[name](type(self).__name__, name, value)
         if name == "model" and self._is_given and value != self.model:
-            raise _refuse_name(type(self).__name__, name, value)
+            raise refuse_other_model(type(self).__name__, name, value)
         if name == "model_kwargs" and self._is_given:
-            _refuse_options(type(self).__name__, value)
+            refuse_model_kwargs(type(self).__name__, value)
         super().__setattr__(name, value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> FletchingRerank:
@@ -229,9 +238,9 @@ class FletchingRerank(BaseNodePostprocessor):
     def _is_only_synchronous(self) -> bool:
         """Say whether a subclass changed the synchronous method and left the other one to us."""
         own, ours = type(self), FletchingRerank
-        if _is_overridden(own, ours, "_apostprocess_nodes"):
+        if is_overridden(own, ours, "_apostprocess_nodes"):
             return False
-        return _is_overridden(own, ours, "_postprocess_nodes")
+        return is_overridden(own, ours, "_postprocess_nodes")
 
     def _find(self) -> Any:
         """Return the model, if it is the one that the settings name by now."""
@@ -239,7 +248,7 @@ class FletchingRerank(BaseNodePostprocessor):
         return opened[0] if opened and (self._is_given or opened[1] == self._source()) else None
 
     def _source(self) -> tuple[str, Any]:
-        return self.model, _freeze(self.model_kwargs)
+        return self.model, freeze_settings(self.model_kwargs)
 
     def _load(self) -> Any:
         """Open the model, or take the one that another postprocessor of this process opened."""
@@ -325,7 +334,7 @@ class FletchingRerank(BaseNodePostprocessor):
 
     @field_serializer("model_kwargs")
     def _write_model_kwargs(self, value: dict[str, Any]) -> dict[str, Any]:
-        return _write_plainly(value)
+        return write_settings(value)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out a model that was opened by name: whoever unpickles opens it there."""
@@ -333,7 +342,7 @@ class FletchingRerank(BaseNodePostprocessor):
         if not self._is_given:
             copied._opened = None
         state = super(FletchingRerank, copied).__getstate__()
-        _check_state(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
+        check_pickled(type(self).__name__, state, "_opened")  # the base class drops what it cannot pickle
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -413,47 +422,6 @@ def _note_score(node: BaseNode, score: float | None) -> BaseNode:
     return node.model_copy(update={"metadata": {**(node.metadata or {}), RETRIEVAL_SCORE: score}, **hidden})
 
 
-# --- the same in llama-index-postprocessor-fletching and llama-index-embeddings-fletching ---
-
-
-def _refuse_unknown(owner: str, known: Iterable[str], given: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise bad_choice(owner, "kwargs", sorted({"model", *known}), name)
-
-
-def _refuse_name(owner: str, parameter: str, value: object) -> ArgumentError:
-    domain = "left as it is, since the model was given loaded"
-    return bad_argument(owner, parameter, domain, value, f"Make another {owner}")
-
-
-def _refuse_options(owner: str, options: Mapping[str, Any]) -> None:
-    if options:
-        domain = "empty when `model` is loaded already"
-        raise bad_argument(owner, "model_kwargs", domain, sorted(options))
-
-
-def _reword(owner: str, error: ValidationError) -> ArgumentError:
-    """Say in one sentence which field of a subclass is wrong; only the type of its value is shown."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(map(str, first["loc"])) or "kwargs"
-    got = "nothing" if first["type"] == "missing" else type(first["input"]).__name__
-    return bad_argument(owner, field, f"as {owner} declares it ({first['msg']})", got)
-
-
-def _check_name(owner: str, parameter: str, value: object) -> str:
-    if not isinstance(value, (str, Path)) or not str(value).strip():
-        remedy = f"Make another {owner} for a loaded model"
-        raise bad_argument(owner, parameter, "a checkpoint name, a folder or a hub id", value, remedy)
-    return str(value)
-
-
-def _check_flag(owner: str, parameter: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise bad_argument(owner, parameter, "True or False", value)
-    return value
-
-
 def _check_callback_manager(owner: str, parameter: str, value: object) -> CallbackManager:
     if value is None:
         return CallbackManager()
@@ -462,63 +430,15 @@ def _check_callback_manager(owner: str, parameter: str, value: object) -> Callba
     return value
 
 
-def _check_model_kwargs(owner: str, parameter: str, value: object) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        domain = "a mapping from argument names of fletching.load_shared to values"
-        raise bad_argument(owner, parameter, domain, type(value).__name__)  # it may hold secrets
-    for name in _RESERVED:
-        if name in value:
-            raise bad_argument(owner, parameter, f"without {name!r}, which is set here", sorted(value))
-    return dict(value)
-
-
-def _check_state(owner: str, state: dict[str, Any], private: str) -> None:
-    """Refuse a pickle that would come back with another model."""
-    kept = {**state["__dict__"], **(state["__pydantic_private__"] or {})}
-    for name, parameter in ((private, "model"), ("model_kwargs", "model_kwargs")):
-        if name not in kept:
-            raise bad_argument(owner, parameter, "what can be pickled", "an object that cannot")
-
-
-def _is_overridden(own: type, ours: type, name: str) -> bool:
-    """Say whether a subclass changed a method; LlamaIndex may have wrapped it."""
-    return inspect.unwrap(getattr(own, name)) is not inspect.unwrap(getattr(ours, name))
-
-
-def _freeze(value: Any) -> Any:
-    """Copy the containers, so that a change within them is seen."""
-    if isinstance(value, Mapping):
-        return {key: _freeze(item) for key, item in value.items()}
-    return [_freeze(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _is_secret(key: object) -> bool:
-    """Say whether a value is better not shown; limits of tokens, and special ones, are no secret."""
-    return bool(_SECRET.search(_NO_SECRET.sub("", str(key))))
-
-
-def _write_plainly(value: Any) -> Any:
-    """Drop secrets at any depth; write paths and torch's dtypes and devices as text, which JSON can hold."""
-    if isinstance(value, Mapping):
-        return {key: _write_plainly(item) for key, item in value.items() if not _is_secret(key)}
-    if isinstance(value, (list, tuple)):
-        return [_write_plainly(item) for item in value]
-    if isinstance(value, Path) or type(value).__module__ == "torch":
-        return str(value).removeprefix("torch.")
-    return value
-
-
 _CHECKS: dict[str, Callable[[str, str, Any], Any]] = {
-    "model": _check_name,
+    "model": check_model_name,
     "top_n": check_count,
     "min_score": _check_min_score,
     "scores": partial(_check_choice, SCORES),
     "long": partial(_check_choice, LONG),
     "batch_size": check_count,
     "metadata_mode": _check_metadata_mode,
-    "keep_retrieval_score": _check_flag,
-    "model_kwargs": _check_model_kwargs,
+    "keep_retrieval_score": check_flag,
+    "model_kwargs": check_model_kwargs,
     "callback_manager": _check_callback_manager,
 }
