@@ -14,8 +14,6 @@ WikiQA) are never opened here. Equal seeds give equal files.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import math
 import random
@@ -31,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from fletching.data import CandidateList, open_beir, read_lists, read_qrels, read_run, read_table
+from fletching.data.lines import read_json_lines, write_lines
 from fletching.models.minilm import find_minilm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,23 +38,15 @@ MAX_WORDS = 150
 """Passages are cut to this many words: rows of training hold 192 tokens."""
 
 
-@dataclass
-class CandidateList:
-    """One query with its candidates.
+@dataclass(frozen=True)
+class GroupedList(CandidateList):
+    """One query with its candidates, and what it belongs to.
 
     Attributes:
-        query: The query's text.
-        documents: The candidates' texts.
-        labels: One gain per candidate, higher is better.
-        source: Name of the data set.
         group: What must not be split over training and development (an article, a query).
     """
 
-    query: str
-    documents: list[str]
-    labels: list[float]
-    source: str
-    group: str
+    group: str = ""
 
     def to_json(self) -> str:
         """Write the list as one line of JSON, without its group."""
@@ -65,6 +57,13 @@ class CandidateList:
             "source": self.source,
         }
         return json.dumps(record, ensure_ascii=False)
+
+
+def make_list(
+    query: str, documents: Iterable[str], labels: Iterable[float], source: str, group: str
+) -> GroupedList:
+    """Make a list of documents and their labels, side by side."""
+    return GroupedList(query, tuple(documents), tuple(labels), source=source, group=group)
 
 
 @dataclass
@@ -88,32 +87,15 @@ class ListWriter:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a gzipped file of JSON lines."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """Read a gzipped file of JSON lines whose further fields count."""
+    return [record for _, record in read_json_lines(path)]
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a tab-separated file with a header and no quoting; `.gz` is unpacked."""
-    with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as lines
-    ):
-        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Read BEIR judgements as query id -> document id -> grade."""
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in read_table(path):
-        qrels[row["query-id"]][row["corpus-id"]] = int(row["score"])
-    return dict(qrels)
-
-
-def read_texts(path: Path) -> dict[str, str]:
-    """Read a BEIR corpus or query file as id -> title and text in one string, cut to `MAX_WORDS` words."""
-    return {row["_id"]: cut(f"{row.get('title') or ''} {row['text']}") for row in read_jsonl(path)}
+def read_folder(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read passages and queries of a BEIR folder, each id -> text, cut to `MAX_WORDS` words."""
+    layout = open_beir(folder)
+    texts = {document.id: cut(document.full_text) for document in layout.read_corpus()}
+    return texts, {key: cut(text) for key, text in layout.read_queries().items()}
 
 
 def cut(text: str) -> str:
@@ -150,7 +132,7 @@ def mine_lists(
     depth: int = 30,
     with_encoder: bool = True,
     extra: Callable[[int], Iterable[int]] | None = None,
-) -> list[CandidateList]:
+) -> list[GroupedList]:
     """Turn (query, position of the answer, group) triples into lists with hard negatives.
 
     Half of the negatives are the best of BM25 (and, with `with_encoder`, of MiniLM, the two interleaved), the
@@ -195,13 +177,12 @@ def mine_lists(
         negatives += generator.sample(rest, min(len(rest), n_candidates - 1 - len(negatives)))
         documents = [(passages[position], 1.0), *((text, 0.0) for text in negatives)]
         generator.shuffle(documents)
-        lists.append(
-            CandidateList(query, [d for d, _ in documents], [y for _, y in documents], source, group)
-        )
+        texts, labels = zip(*documents, strict=True)
+        lists.append(make_list(query, texts, labels, source, group))
     return lists
 
 
-def build_trec_dl(writer: ListWriter, year: str) -> Iterator[CandidateList]:
+def build_trec_dl(writer: ListWriter, year: str) -> Iterator[GroupedList]:
     """Yield the lists of one TREC Deep Learning year: all that BM25, BM25+RM3 or SPLADE++ found.
 
     SPLADE++'s opinion of a passage is ``2 * exp(-(rank - 1) / 20)``, and 0 where it does not list the
@@ -210,17 +191,17 @@ def build_trec_dl(writer: ListWriter, year: str) -> Iterator[CandidateList]:
     passages come first, by rank.
     """
     folder = writer.data / "trec_dl" / year
-    texts = read_texts(folder / "corpus.jsonl.gz")
-    queries = read_texts(folder / "queries.jsonl.gz")
+    texts, queries = read_folder(folder)
     qrels_path = folder / "qrels" / "test.tsv"
     qrels = read_qrels(qrels_path) if qrels_path.exists() else {}
     teacher: dict[str, dict[str, float]] = defaultdict(dict)
     candidates: dict[str, dict[str, None]] = defaultdict(dict)
     for name in ("bm25", "bm25_rm3", "splade_pp_ed"):
-        for row in read_table(folder / "lists" / f"{name}.tsv.gz"):
-            candidates[row["query-id"]][row["corpus-id"]] = None
+        run = read_run(folder / "lists" / f"{name}.tsv.gz", order_by="rank")
+        for query_id, found in run.items():  # a rank is read as its negative
+            candidates[query_id] |= dict.fromkeys(found)
             if name == "splade_pp_ed":
-                teacher[row["query-id"]][row["corpus-id"]] = 2.0 * math.exp(-(int(row["rank"]) - 1) / 20.0)
+                teacher[query_id] = {key: 2.0 * math.exp((rank + 1) / 20.0) for key, rank in found.items()}
     for query_id in sorted(candidates):
         grades = qrels.get(query_id, {})
         labels = []
@@ -228,34 +209,32 @@ def build_trec_dl(writer: ListWriter, year: str) -> Iterator[CandidateList]:
             opinion = teacher[query_id].get(passage_id, 0.0)
             labels.append(grades.get(passage_id, 0) + 0.1 * opinion if qrels else opinion)
         documents = [texts[passage_id] for passage_id in candidates[query_id]]
-        yield CandidateList(queries[query_id], documents, [round(y, 4) for y in labels], year, query_id)
+        yield make_list(queries[query_id], documents, [round(y, 4) for y in labels], year, query_id)
 
 
-def build_answer_selection(writer: ListWriter, name: str) -> Iterator[CandidateList]:
+def build_answer_selection(writer: ListWriter, name: str) -> Iterator[GroupedList]:
     """Lists of WikiQA, SelQA or TrecQA: the candidate sentences of a question, labels 0 and 1."""
-    lists: dict[str, CandidateList] = {}
+    questions: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in read_table(writer.data / "answer_selection" / f"{name}.tsv.gz"):
-        group = row["qid"]
-        entry = lists.setdefault(group, CandidateList(row["question"], [], [], name.rsplit("_", 1)[0], group))
-        entry.documents.append(cut(row["sentence"]))
-        entry.labels.append(float(row["label"]))
-    for entry in lists.values():
-        if len(set(entry.labels)) > 1:
-            yield entry
-
-
-def build_mediqa(writer: ListWriter) -> Iterator[CandidateList]:
-    """Lists of the training part of MEDIQA 2019, labels = grade - 1."""
-    for row in read_jsonl(writer.data / "mediqa_rerank" / "train.jsonl.gz"):
-        documents = [cut(candidate["text"]) for candidate in row["candidates"]]
-        labels = [float(candidate["grade"]) - 1.0 for candidate in row["candidates"]]
+        questions[row["qid"]].append(row)
+    for group, rows in questions.items():
+        labels = [float(row["label"]) for row in rows]
         if len(set(labels)) > 1:
-            yield CandidateList(row["query"], documents, labels, "mediqa", row["qid"])
+            sentences = [cut(row["sentence"]) for row in rows]
+            yield make_list(rows[0]["question"], sentences, labels, name.rsplit("_", 1)[0], group)
 
 
-def build_squad_sentences(writer: ListWriter, *, n_queries: int = 5000) -> list[CandidateList]:
+def build_mediqa(writer: ListWriter) -> Iterator[GroupedList]:
+    """Lists of the training part of MEDIQA 2019, labels = grade - 1."""
+    for found in read_lists(writer.data / "mediqa_rerank" / "train.jsonl.gz"):
+        labels = [grade - 1.0 for grade in found.labels]
+        if len(set(labels)) > 1:
+            yield make_list(found.query, map(cut, found.documents), labels, "mediqa", found.query_id)
+
+
+def build_squad_sentences(writer: ListWriter, *, n_queries: int = 5000) -> list[GroupedList]:
     """Question -> answer sentence over the sentences of SQuAD v1.1 train articles, with mined negatives."""
-    rows = read_table(writer.data / "squad_sentences" / "train.tsv.gz")
+    rows = list(read_table(writer.data / "squad_sentences" / "train.tsv.gz"))
     passages = sorted({row["sentence"] for row in rows})
     position = {text: index for index, text in enumerate(passages)}
     rows = writer.random("squad_sentences").sample(rows, n_queries)
@@ -263,7 +242,7 @@ def build_squad_sentences(writer: ListWriter, *, n_queries: int = 5000) -> list[
     return mine_lists(writer, "squad_sentences", pairs, passages)
 
 
-def build_squad_paragraphs(writer: ListWriter) -> list[CandidateList]:
+def build_squad_paragraphs(writer: ListWriter) -> list[GroupedList]:
     """Question -> paragraph over SQuAD 2.0 dev (one half) and XQuAD English, with mined negatives."""
     half, xquad = writer.data / "squad2_dev_half", writer.data / "xquad"
     records = {row["_id"]: row for row in read_jsonl(half / "corpus.jsonl.gz")}
@@ -286,7 +265,7 @@ def build_squad_paragraphs(writer: ListWriter) -> list[CandidateList]:
     return mine_lists(writer, "squad_paragraphs", pairs, passages)
 
 
-def build_pubmedqa(writer: ListWriter) -> list[CandidateList]:
+def build_pubmedqa(writer: ListWriter) -> list[GroupedList]:
     """Research question -> abstract without its conclusion, with mined negatives."""
     rows = read_jsonl(writer.data / "pubmedqa" / "pqal.jsonl.gz")
     passages = [cut(" ".join(row["contexts"])) for row in rows]
@@ -294,7 +273,7 @@ def build_pubmedqa(writer: ListWriter) -> list[CandidateList]:
     return mine_lists(writer, "pubmedqa", pairs, passages)
 
 
-def build_medquad(writer: ListWriter, *, n_queries: int = 1200) -> list[CandidateList]:
+def build_medquad(writer: ListWriter, *, n_queries: int = 1200) -> list[GroupedList]:
     """Consumer-health question -> answer; other answers on the same disease are the first hard negatives."""
     folder = writer.data / "medquad"
     records = read_jsonl(folder / "corpus.jsonl.gz")
@@ -318,7 +297,7 @@ def build_medquad(writer: ListWriter, *, n_queries: int = 1200) -> list[Candidat
     return mine_lists(writer, "medquad", pairs, passages, with_encoder=False, extra=same_focus)
 
 
-def build_titles(writer: ListWriter, name: str, *, n_queries: int = 800) -> list[CandidateList]:
+def build_titles(writer: ListWriter, name: str, *, n_queries: int = 800) -> list[GroupedList]:
     """Title -> abstract over the papers of one collection, negatives from BM25."""
     file, key = ("papers", "abstract") if name == "graph_acl" else ("corpus", "text")
     rows = [row for row in read_jsonl(writer.data / name / f"{file}.jsonl.gz") if len(row[key].split()) > 30]
@@ -328,11 +307,10 @@ def build_titles(writer: ListWriter, name: str, *, n_queries: int = 800) -> list
     return mine_lists(writer, name, pairs, passages, with_encoder=False)
 
 
-def build_nfcorpus(writer: ListWriter, *, n_queries: int = 300) -> Iterator[CandidateList]:
+def build_nfcorpus(writer: ListWriter, *, n_queries: int = 300) -> Iterator[GroupedList]:
     """Lay titles -> medical abstracts: up to eight judged ones and the best unjudged of BM25."""
     folder = writer.data / "nfcorpus"
-    texts = read_texts(folder / "corpus.jsonl.gz")
-    queries = read_texts(folder / "queries.jsonl.gz")
+    texts, queries = read_folder(folder)
     ids, passages = list(texts), list(texts.values())
     generator = writer.random("nfcorpus")
     qrels = read_qrels(folder / "qrels" / "train.tsv")
@@ -345,23 +323,20 @@ def build_nfcorpus(writer: ListWriter, *, n_queries: int = 300) -> Iterator[Cand
         keys = judged + others
         if judged and others:
             labels = [float(grades.get(key, 0)) for key in keys]
-            yield CandidateList(queries[query_id], [texts[key] for key in keys], labels, "nfcorpus", query_id)
+            yield make_list(queries[query_id], [texts[key] for key in keys], labels, "nfcorpus", query_id)
 
 
-def build_rgb(writer: ListWriter) -> Iterator[CandidateList]:
+def build_rgb(writer: ListWriter) -> Iterator[GroupedList]:
     """One hundred English questions with positive and negative web passages."""
-    for row in read_jsonl(writer.data / "zh_rerank" / "rgb_en_fact.jsonl.gz"):
-        documents = [(cut(text), 1.0) for text in row["positives"]] + [
-            (cut(text), 0.0) for text in row["negatives"]
-        ]
-        if row["positives"] and row["negatives"]:
-            writer.random(f"rgb-{row['qid']}").shuffle(documents)
-            yield CandidateList(
-                row["query"], [d for d, _ in documents], [y for _, y in documents], "rgb", row["qid"]
-            )
+    for found in read_lists(writer.data / "zh_rerank" / "rgb_en_fact.jsonl.gz"):
+        documents = list(zip(map(cut, found.documents), found.labels, strict=True))
+        if len(set(found.labels)) > 1:
+            writer.random(f"rgb-{found.query_id}").shuffle(documents)
+            texts, labels = zip(*documents, strict=True)
+            yield make_list(found.query, texts, labels, "rgb", found.query_id)
 
 
-Builder = Callable[[ListWriter], Iterable[CandidateList]]
+Builder = Callable[[ListWriter], Iterable[GroupedList]]
 SOURCES: list[tuple[str, str, Builder]] = [
     # folder, part, builder; "split" parts are divided by group, a fixed share going to development
     ("trec_dl/dl21", "split", lambda writer: build_trec_dl(writer, "dl21")),
@@ -403,8 +378,8 @@ DRAWS, DRAWN_PASSAGES = 12, 32
 
 
 def split_lists(
-    lists: list[CandidateList], generator: random.Random
-) -> tuple[list[CandidateList], list[CandidateList]]:
+    lists: list[GroupedList], generator: random.Random
+) -> tuple[list[GroupedList], list[GroupedList]]:
     """Divide lists by group, the source's share of groups going to development."""
     groups = sorted({entry.group for entry in lists} - {"xquad"})
     held_out = set(generator.sample(groups, round(DEV_SHARE[lists[0].source] * len(groups))))
@@ -415,14 +390,14 @@ def split_lists(
             replace(
                 x,
                 documents=x.documents[:100],
-                labels=[float(round(y)) if rounded else y for y in x.labels[:100]],
+                labels=tuple(float(round(y)) if rounded else y for y in x.labels[:100]),
             )
             for x in dev
         ]
     return [x for x in lists if x.group not in held_out], dev
 
 
-def draw_lists(entry: CandidateList, generator: random.Random) -> list[CandidateList]:
+def draw_lists(entry: GroupedList, generator: random.Random) -> list[GroupedList]:
     """Draw short lists from a TREC list, half from what the teacher likes.
 
     Returns:
@@ -438,12 +413,12 @@ def draw_lists(entry: CandidateList, generator: random.Random) -> list[Candidate
         rest = sorted(set(places) - set(chosen))
         chosen += generator.sample(rest, min(len(rest), DRAWN_PASSAGES - len(chosen)))
         generator.shuffle(chosen)
-        documents, labels = [entry.documents[i] for i in chosen], [entry.labels[i] for i in chosen]
-        drawn.append(replace(entry, documents=documents, labels=labels))
+        documents = tuple(entry.documents[i] for i in chosen)
+        drawn.append(replace(entry, documents=documents, labels=tuple(entry.labels[i] for i in chosen)))
     return drawn
 
 
-def sharpen(entry: CandidateList) -> CandidateList:
+def sharpen(entry: GroupedList) -> GroupedList:
     """Turn labels into a teacher's logits: softmax(labels) is what training aims at.
 
     Grades are divided by 0.5; an answer among non-answers takes nearly all the mass.
@@ -452,13 +427,13 @@ def sharpen(entry: CandidateList) -> CandidateList:
         The list with its new labels.
     """
     factor = 2.0 if entry.source in GRADED else 8.0
-    return replace(entry, labels=[round(factor * label, 4) for label in entry.labels])
+    return replace(entry, labels=tuple(round(factor * label, 4) for label in entry.labels))
 
 
-def build_all(writer: ListWriter) -> tuple[list[CandidateList], list[CandidateList]]:
+def build_all(writer: ListWriter) -> tuple[list[GroupedList], list[GroupedList]]:
     """Build every source that is there; names of absent folders are collected in `writer.skipped`."""
-    train: list[CandidateList] = []
-    dev: list[CandidateList] = []
+    train: list[GroupedList] = []
+    dev: list[GroupedList] = []
     for folder, part, builder in SOURCES:
         if not (writer.data / folder).is_dir():
             writer.skipped.append(folder)
@@ -476,14 +451,7 @@ def build_all(writer: ListWriter) -> tuple[list[CandidateList], list[CandidateLi
     return train, dev
 
 
-def write_lists(path: Path, lists: list[CandidateList]) -> None:
-    """Write lists as gzipped JSON lines, with a fixed time stamp so that equal lists give equal bytes."""
-    with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as file:
-        for entry in lists:
-            file.write((entry.to_json() + "\n").encode())
-
-
-def format_table(train: list[CandidateList], dev: list[CandidateList]) -> str:
+def format_table(train: list[GroupedList], dev: list[GroupedList]) -> str:
     """Count lists and passages per source."""
     rows = [f"{'source':<18}{'train lists':>12}{'passages':>10}{'dev lists':>11}{'passages':>10}"]
     for source in sorted({entry.source for entry in train + dev}):
@@ -510,8 +478,8 @@ def main() -> None:
     writer = ListWriter(options.data, SentenceTransformer(options.encoder or find_minilm()), options.seed)
     train, dev = build_all(writer)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_lists(options.out / "train.jsonl.gz", train)
-    write_lists(options.out / "dev.jsonl.gz", dev)
+    write_lines(options.out / "train.jsonl.gz", (entry.to_json() for entry in train))
+    write_lines(options.out / "dev.jsonl.gz", (entry.to_json() for entry in dev))
     for folder in writer.skipped:
         print(f"skipped: no folder {options.data / folder}", file=sys.stderr)
     print(format_table(train, dev))

@@ -23,18 +23,18 @@ from typing import Any, Protocol
 
 import bm25s
 import numpy as np
-import pytrec_eval
-from build_lists import read_jsonl, read_qrels, read_table
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 import fletching
+from fletching.data import open_beir, read_lists, read_run, read_table
 from fletching.methods.mvp import MVPReranker
+from fletching.metrics import RunEvaluation, bootstrap_interval, break_ties, evaluate_run, paired_bootstrap
 from fletching.models.minilm import find_minilm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POOLED = ("dl19", "noveleval", "wikiqa", "covidqa", "mediqa")
-N_BOOTSTRAP = 10_000
+MEASURES = ("ndcg_at_10", "map", "mrr")
 
 
 class Reranker(Protocol):
@@ -86,31 +86,31 @@ class CosineReranker:
         ]
 
 
-def read_texts(path: Path) -> dict[str, str]:
-    """Read a BEIR corpus or query file as id -> title and text in one string."""
-    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in read_jsonl(path)}
+def read_folder(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    """Read a BEIR folder: document id -> title and text, query id -> text, judgements of the test part."""
+    layout = open_beir(folder)
+    texts = {document.id: document.full_text for document in layout.read_corpus()}
+    test = layout.read_split("test")
+    return texts, test.queries, test.qrels
 
 
 def load_dl19(data: Path, retriever: str) -> list[TestQuery]:
     """TREC Deep Learning 2019: the first hundred of one retriever."""
     folder = data / "trec_dl" / "dl19"
-    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
-    qrels = read_qrels(folder / "qrels" / "test.tsv")
-    ranked: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for row in read_table(folder / "lists" / f"{retriever}.tsv.gz"):
-        ranked[row["query-id"]].append((int(row["rank"]), row["corpus-id"]))
+    texts, queries, qrels = read_folder(folder)
+    run = read_run(folder / "lists" / f"{retriever}.tsv.gz", order_by="rank")
     return [
-        TestQuery(key, queries[key], {i: texts[i] for _, i in sorted(ranked[key])[:100]}, qrels[key])
+        TestQuery(
+            key, queries[key], {name: texts[name] for name in list(break_ties(run[key]))[:100]}, qrels[key]
+        )
         for key in sorted(qrels)
-        if key in ranked
+        if key in run
     ]
 
 
 def load_noveleval(data: Path) -> list[TestQuery]:
     """NovelEval: the candidates of query q are the documents "q-0" to "q-19"."""
-    folder = data / "noveleval"
-    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
-    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    texts, queries, qrels = read_folder(data / "noveleval")
     return [
         TestQuery(key, queries[key], {f"{key}-{i}": texts[f"{key}-{i}"] for i in range(20)}, qrels[key])
         for key in sorted(qrels)
@@ -142,9 +142,7 @@ def load_covidqa(data: Path, *, n_queries: int | None = None) -> list[TestQuery]
     Returns:
         The questions, ordered by id.
     """
-    folder = data / "covidqa"
-    texts, queries = read_texts(folder / "corpus.jsonl.gz"), read_texts(folder / "queries.jsonl.gz")
-    qrels = read_qrels(folder / "qrels" / "test.tsv")
+    texts, queries, qrels = read_folder(data / "covidqa")
     chosen = sorted(qrels, key=lambda key: hashlib.sha256(key.encode()).hexdigest())[:n_queries]
     ids, keys = list(texts), sorted(chosen)
     retriever = bm25s.BM25(k1=0.9, b=0.4)
@@ -164,12 +162,12 @@ def load_mediqa(data: Path) -> list[TestQuery]:
     """MEDIQA 2019, validation part: the answers of a question, in the order of the baseline CHiQA."""
     return [
         TestQuery(
-            row["qid"],
-            row["query"],
-            {candidate["id"]: candidate["text"] for candidate in row["candidates"]},
-            {candidate["id"]: int(candidate["grade"]) - 1 for candidate in row["candidates"]},
+            found.query_id,
+            found.query,
+            dict(zip(found.document_ids, found.documents, strict=True)),
+            {key: int(grade) - 1 for key, grade in zip(found.document_ids, found.labels, strict=True)},
         )
-        for row in read_jsonl(data / "mediqa_rerank" / "validation.jsonl.gz")
+        for found in read_lists(data / "mediqa_rerank" / "validation.jsonl.gz")
     ]
 
 
@@ -183,12 +181,6 @@ LOADERS = {
 }
 
 
-def break_ties(scores: dict[str, float]) -> dict[str, float]:
-    """Replace scores by distinct ones with the same order; of equal scores the smaller id comes first."""
-    ordered = sorted(scores, key=lambda key: (-scores[key], key))
-    return {key: float(len(ordered) - position) for position, key in enumerate(ordered)}
-
-
 def rerank_queries(reranker: Reranker | None, queries: Sequence[TestQuery]) -> dict[str, dict[str, float]]:
     """Score every candidate of every query; `None` keeps the baseline's order."""
     run = {}
@@ -198,38 +190,24 @@ def rerank_queries(reranker: Reranker | None, queries: Sequence[TestQuery]) -> d
         if reranker is not None:
             for hit in reranker.rank(query.text, list(query.candidates.values())):
                 scores[ids[int(hit["corpus_id"])]] = float(hit["score"])
-        run[query.query_id] = break_ties(scores)
+        run[query.query_id] = scores
     return run
 
 
-def score_run(queries: Sequence[TestQuery], run: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def score_run(queries: Sequence[TestQuery], run: dict[str, dict[str, float]]) -> RunEvaluation:
     """Return nDCG@10, MAP and reciprocal rank per query."""
-    qrels = {query.query_id: query.grades for query in queries}
-    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "map", "recip_rank"})
-    return dict(evaluator.evaluate(run))
+    return evaluate_run(run, {query.query_id: query.grades for query in queries}, MEASURES)
 
 
-def bootstrap_interval(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, `N_BOOTSTRAP` resamples of the queries."""
-    generator = np.random.default_rng(seed)
-    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(N_BOOTSTRAP)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def compare_pooled(
-    per_query: dict[str, dict[str, dict[str, float]]], first: str, second: str
-) -> dict[str, float]:
+def compare_pooled(measured: dict[str, RunEvaluation], first: str, second: str) -> dict[str, float]:
     """Return the mean nDCG@10 difference over the `POOLED` sets together, with interval and query count."""
-    differences = [
-        per_query[f"{name}/{first}"][key]["ndcg_cut_10"] - per_query[f"{name}/{second}"][key]["ndcg_cut_10"]
-        for name in POOLED
-        if f"{name}/{first}" in per_query
-        for key in sorted(per_query[f"{name}/{first}"])
-    ]
-    values = np.asarray(differences)
-    low, high = bootstrap_interval(values)
-    return {"difference": float(values.mean()), "low": low, "high": high, "queries": len(values)}
+    names = [name for name in POOLED if f"{name}/{first}" in measured]
+    mine, theirs = (
+        np.concatenate([measured[f"{name}/{label}"]["ndcg_at_10"] for name in names])
+        for label in (first, second)
+    )
+    interval = paired_bootstrap(mine, theirs)
+    return {"difference": interval.mean, "low": interval.low, "high": interval.high, "queries": len(mine)}
 
 
 def evaluate_rerankers(
@@ -247,28 +225,26 @@ def evaluate_rerankers(
         `baseline`) and `per_query`.
     """
     figures: dict[str, dict[str, float]] = {}
-    per_query: dict[str, dict[str, dict[str, float]]] = {}
+    evaluations: dict[str, RunEvaluation] = {}
     for name, queries in sets.items():
         for label, reranker in rerankers.items():
             start = time.perf_counter()
             run = rerank_queries(reranker, queries)
             seconds = time.perf_counter() - start
             measured = score_run(queries, run)
-            values = np.asarray([measured[key]["ndcg_cut_10"] for key in sorted(measured)])
-            low, high = bootstrap_interval(values)
+            interval = bootstrap_interval(measured["ndcg_at_10"])
             figures[f"{name}/{label}"] = {
-                "ndcg_at_10": float(values.mean()),
-                "low": low,
-                "high": high,
-                "map": float(np.mean([row["map"] for row in measured.values()])),
-                "mrr": float(np.mean([row["recip_rank"] for row in measured.values()])),
-                "queries": len(values),
+                **measured.means(),
+                "low": interval.low,
+                "high": interval.high,
+                "queries": len(measured.query_ids),
                 "seconds": seconds,
             }
-            per_query[f"{name}/{label}"] = measured
+            evaluations[f"{name}/{label}"] = measured
     comparisons = {
-        label: compare_pooled(per_query, label, baseline) for label in rerankers if label != baseline
+        label: compare_pooled(evaluations, label, baseline) for label in rerankers if label != baseline
     }
+    per_query = {name: list(measured.rows()) for name, measured in evaluations.items()}
     return {"figures": figures, "comparisons": comparisons, "per_query": per_query}
 
 

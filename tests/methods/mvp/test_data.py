@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from fletching.data import CandidateList
 from fletching.errors import DataError
-from fletching.methods.mvp.data import RankedList, build_rows, promote_positive, read_lists, sample_list
+from fletching.methods.mvp.data import build_rows, promote_positive, read_lists, sample_list
 
 OURS = {"query": "q", "documents": ["a", "b", "c"], "labels": [0, 2, 1], "source": "toy"}
 AUTHORS = {
@@ -36,7 +37,7 @@ def write(path: Path, *records: Any) -> Path:
 @pytest.mark.parametrize("name", ["lists.jsonl", "lists.jsonl.gz"])
 def test_our_layout_is_read(tmp_path: Path, name: str) -> None:
     assert list(read_lists(write(tmp_path / name, OURS))) == [
-        RankedList("q", ("a", "b", "c"), (0.0, 2.0, 1.0), "toy")
+        CandidateList("q", ("a", "b", "c"), (0.0, 2.0, 1.0), source="toy")
     ]
 
 
@@ -44,6 +45,12 @@ def test_authors_layout_gets_the_first_positive_on_top(tmp_path: Path) -> None:
     """Section 2.4, toy: the positive (place 4, 1-based) is not the maximum, so it becomes 0.9 + 1."""
     (ranked,) = read_lists(write(tmp_path / "train.jsonl", AUTHORS))
     assert ranked.labels == (0.3, 0.9, 0.1, 1.9, 0.7)
+
+
+def test_a_list_without_a_source_has_the_name_of_its_file(tmp_path: Path) -> None:
+    records = [{name: value for name, value in OURS.items() if name != "source"}, AUTHORS]
+    lists = read_lists(write(tmp_path / "lists.jsonl", *records))
+    assert [ranked.source for ranked in lists] == ["lists", "lists"]
 
 
 def test_a_positive_that_leads_keeps_its_score() -> None:
@@ -76,12 +83,12 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
         list(read_lists(tmp_path / "nowhere.jsonl"))
     broken = tmp_path / "lists.jsonl.gz"
     broken.write_bytes(gzip.compress(json.dumps(OURS).encode())[:-9])
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="must be a whole gzip file"):
         list(read_lists(broken))
 
 
 def test_sample_keeps_a_best_one_anywhere() -> None:
-    ranked = RankedList("q", tuple("abcdefgh"), (0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 1.0))
+    ranked = CandidateList("q", tuple("abcdefgh"), (0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 1.0))
     generator = random.Random(0)
     samples = [sample_list(ranked, 4, generator) for _ in range(200)]
     assert all(len(sample.documents) == 4 and max(sample.labels) == 5.0 for sample in samples)

@@ -16,8 +16,8 @@ from fletching.errors import ArgumentError
 from fletching.methods.mvp import MVPConfig, MVPRecipe, MVPReranker
 from fletching.methods.mvp.data import read_lists
 from fletching.methods.mvp.evaluation import MVPListEvaluator
-from fletching.methods.mvp.recipe import RESULTS_FILE
 from fletching.testing.tiny import save_tiny_bert, save_tiny_embedder, save_tiny_t5
+from fletching.training.recipe import RESULTS_FILE
 
 WORDS = ("arrow", "bow", "string", "feather", "goose", "shaft", "wind", "target", "archer", "wood")
 

@@ -2,65 +2,44 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fletching.data import CandidateList
+from fletching.data.lines import read_json_lines
+from fletching.data.lists import parse_list
 from fletching.errors import DataError, bad_record
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RankedList:
-    """One query with labelled candidates.
-
-    Args:
-        query: The query.
-        documents: Its candidates.
-        labels: One number per candidate, higher is better: grades, or a teacher's scores.
-        source: Where the list comes from, for results by source.
-    """
-
-    query: str
-    documents: tuple[str, ...]
-    labels: tuple[float, ...]
-    source: str = ""
-
-
-def read_lists(path: str | Path) -> Iterator[RankedList]:
+def read_lists(path: str | Path) -> Iterator[CandidateList]:
     """Read lists from JSON lines, plain or gzipped.
 
-    Two layouts: ours, ``{"query", "documents": [...], "labels": [...], "source"}``, and the authors'
-    (``MVP-train``), ``{"query", "pos_idx", "ret": [{"text", "bm25_score"}, ...]}``, where the positive is put
-    on top as their code does.
+    The layouts of `fletching.data.read_lists`, and the authors' (``MVP-train``): ``{"query", "pos_idx",
+    "ret": [{"text", "bm25_score"}, ...]}``, where the positive is put on top as their code does.
 
     Args:
-        path: File ending in ``.jsonl`` or ``.jsonl.gz``.
+        path: The file.
 
     Yields:
-        Lists in the file's order.
+        Lists in the file's order; one without a source has the file's name.
 
     Raises:
         DataError: If the file or a record is malformed; the text names file, line and field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise bad_record(path, None, None, "an existing .jsonl or .jsonl.gz file", str(path))
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _parse_list(path, number, line)
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{path}: not readable as UTF-8 JSON lines ({error}).") from error
+    for number, record in read_json_lines(path):
+        if "ret" in record:
+            documents, labels = _parse_authors(path, number, record)
+            kept = {name: record.get(name) for name in ("query", "source")}
+            record = {**kept, "documents": documents, "labels": labels}
+        ranked = parse_list(path, number, record)
+        yield ranked if ranked.source else replace(ranked, source=path.stem)
 
 
 def promote_positive(teacher_scores: Sequence[float], positive: int) -> list[float]:
@@ -87,7 +66,7 @@ def promote_positive(teacher_scores: Sequence[float], positive: int) -> list[flo
     return promoted
 
 
-def sample_list(ranked: RankedList, size: int, generator: random.Random) -> RankedList:
+def sample_list(ranked: CandidateList, size: int, generator: random.Random) -> CandidateList:
     """Cut a list to ``size`` candidates in random order: a best one and a random sample of the others.
 
     Args:
@@ -104,11 +83,11 @@ def sample_list(ranked: RankedList, size: int, generator: random.Random) -> Rank
     order.remove(best)
     chosen = [best, *order[: size - 1]]
     generator.shuffle(chosen)
-    return RankedList(
+    return CandidateList(
         ranked.query,
         tuple(ranked.documents[index] for index in chosen),
         tuple(ranked.labels[index] for index in chosen),
-        ranked.source,
+        source=ranked.source,
     )
 
 
@@ -149,54 +128,10 @@ def build_rows(
     ]
 
 
-def hash_file(path: str | Path) -> str:
-    """Hash a data file for the model card, SHA-256, first 16 hexadecimal digits."""
-    digest = sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
-
-
-def _parse_list(path: Path, number: int, line: str) -> RankedList:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise bad_record(path, number, None, "a JSON object", line) from error
-    if not isinstance(record, dict):
-        raise bad_record(path, number, None, "a JSON object", record)
-    query = record.get("query")
-    if not isinstance(query, str) or not query.strip():
-        raise bad_record(path, number, "query", "a non-empty string", query)
-    documents, labels = (
-        _parse_authors(path, number, record) if "ret" in record else _parse_ours(path, number, record)
-    )
-    return RankedList(query, documents, labels, str(record.get("source", path.stem)))
-
-
-def _parse_ours(path: Path, number: int, record: dict[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    documents, labels = record.get("documents"), record.get("labels")
-    if (
-        not isinstance(documents, list)
-        or not documents
-        or not all(isinstance(text, str) for text in documents)
-    ):
-        raise bad_record(path, number, "documents", "a non-empty list of strings", documents)
-    if (
-        not isinstance(labels, list)
-        or len(labels) != len(documents)
-        or not all(isinstance(label, (int, float)) for label in labels)
-    ):
-        raise bad_record(path, number, "labels", f"a list of {len(documents)} numbers", labels)
-    return tuple(documents), tuple(map(float, labels))
-
-
-def _parse_authors(
-    path: Path, number: int, record: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _parse_authors(path: Path, number: int, record: dict[str, Any]) -> tuple[list[str], list[float]]:
     candidates = record["ret"]
     try:
-        documents = tuple(str(candidate["text"]) for candidate in candidates)
+        documents = [str(candidate["text"]) for candidate in candidates]
         scores = [float(candidate["bm25_score"]) for candidate in candidates]
     except (TypeError, KeyError, ValueError) as error:
         raise bad_record(path, number, "ret", "a list of {'text', 'bm25_score'}", candidates) from error
@@ -207,4 +142,4 @@ def _parse_authors(
         raise bad_record(
             path, number, "pos_idx", f"a position from 1 to {len(documents)}", record.get("pos_idx")
         )
-    return documents, tuple(promote_positive(scores, int(first[0]) - 1))
+    return documents, promote_positive(scores, int(first[0]) - 1)

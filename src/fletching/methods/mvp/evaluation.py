@@ -10,8 +10,8 @@ import numpy as np
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sklearn.metrics import ndcg_score
 
+from fletching.data import CandidateList
 from fletching.errors import DataError
-from fletching.methods.mvp.data import RankedList
 from fletching.models.reranker import Reranker
 
 
@@ -23,7 +23,7 @@ class MVPListEvaluator(BaseEvaluator):
         name: Prefix of the metrics.
     """
 
-    def __init__(self, lists: Sequence[RankedList], name: str = "dev") -> None:
+    def __init__(self, lists: Sequence[CandidateList], name: str = "dev") -> None:
         super().__init__()
         self.lists = [ranked for ranked in lists if len(ranked.documents) > 1 and max(ranked.labels) > 0]
         if not self.lists:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from sentence_transformers.util import load_file_path
 
 from fletching.errors import bad_argument, bad_choice, missing_extra
 from fletching.methods.mvp.config import MVPConfig
-from fletching.methods.mvp.data import build_rows, hash_file, read_lists
+from fletching.methods.mvp.data import build_rows, read_lists
 from fletching.methods.mvp.evaluation import MVPListEvaluator
 from fletching.methods.mvp.losses import MVPLoss
 from fletching.methods.mvp.model import MVPReranker
 from fletching.methods.mvp.modules import MVPModule
 from fletching.models.loading import load
 from fletching.plugins import registry
+from fletching.training.recipe import TrainingFolder
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +28,6 @@ NETWORKS = ("t5", "encoder", "bi_encoder")
 """What ``network`` may be."""
 
 _MVP_FILE = MVPModule.config_file_name
-
-RESULTS_FILE = "fletching_training.json"
-"""What was trained on what, with which result; written beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +105,9 @@ class MVPRecipe(MVPConfig):
         try:
             from datasets import Dataset
             from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
-            from transformers.trainer_utils import get_last_checkpoint
         except ImportError as error:
             raise missing_extra("MVPRecipe", "datasets and accelerate", "train") from error
 
-        output = Path(output_dir)
-        checkpoints = output / "checkpoints"
         rows = build_rows(
             self.train_data, passages_per_list=self.passages_per_list, seed=self.seed, limit=self.max_lists
         )
@@ -122,13 +116,11 @@ class MVPRecipe(MVPConfig):
             torch.manual_seed(self.seed)
             model = self._open_base()
         evaluator = MVPListEvaluator(dev) if dev else None
-        last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
-        before = self._read_before(checkpoints) if last else self._evaluate(evaluator, model)
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        (checkpoints / RESULTS_FILE).write_text(json.dumps(before), encoding="utf-8")
+        folder = TrainingFolder(output_dir, resume=resume)
+        before = folder.keep_before(lambda: self._evaluate(evaluator, model))
 
         arguments = CrossEncoderTrainingArguments(
-            output_dir=str(checkpoints),
+            output_dir=str(folder.checkpoints),
             num_train_epochs=self.epochs,
             per_device_train_batch_size=min(self.lists_per_step, self.lists_per_batch),
             gradient_accumulation_steps=max(self.lists_per_batch // self.lists_per_step, 1),
@@ -166,11 +158,12 @@ class MVPRecipe(MVPConfig):
             ),
             evaluator=evaluator,
         )
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=folder.last_checkpoint)
         results = {"before": before, "after": self._evaluate(evaluator, model)}
         model.max_seq_length = self.inference_seq_length or self.max_seq_length
-        model.save_pretrained(str(output))
-        self._write_results(output, rows=len(rows), results=results)
+        model.save_pretrained(str(folder.output))
+        data = (*self.train_data, *self.dev_data)
+        folder.write_record(self, files=data, results=results, lists=len(rows))
         return results
 
     def _open_base(self) -> MVPReranker:
@@ -193,25 +186,3 @@ class MVPRecipe(MVPConfig):
     @staticmethod
     def _evaluate(evaluator: MVPListEvaluator | None, model: MVPReranker) -> dict[str, float]:
         return evaluator(model) if evaluator else {}
-
-    @staticmethod
-    def _read_before(checkpoints: Path) -> dict[str, float]:
-        path = checkpoints / RESULTS_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    def _write_results(self, output: Path, *, rows: int, results: dict[str, Any]) -> None:
-        """Write what a reader needs to judge or repeat the run."""
-        import sentence_transformers
-        import transformers
-
-        import fletching
-
-        modules = (fletching, sentence_transformers, transformers, torch)
-        record = {
-            "recipe": {field.name: asdict(self)[field.name] for field in fields(self)},
-            "data": {Path(path).name: hash_file(path) for path in (*self.train_data, *self.dev_data)},
-            "lists": rows,
-            "versions": {module.__name__: module.__version__ for module in modules},
-            "results": results,
-        }
-        (output / RESULTS_FILE).write_text(json.dumps(record, indent=2, default=str), encoding="utf-8")
