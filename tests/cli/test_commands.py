@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from fletching import __version__, plugins
-from fletching.cli import build_app
+from fletching.cli import build_app, limit
 
 if TYPE_CHECKING:
     from tests.conftest import FakeDistribution
@@ -188,11 +188,40 @@ def test_unknown_command_is_a_usage_error() -> None:
     assert "No such command 'lst'" in result.stderr
 
 
-@pytest.mark.parametrize("command", sorted(build_app().registered_commands, key=lambda info: info.name or ""))
-def test_every_command_and_option_has_help(command: Any) -> None:
+def find_commands() -> list[str]:
+    """Names of all commands, those of a group behind its name."""
+    app = build_app()
+    grouped = [
+        f"{group.typer_instance.info.name} {info.name}"
+        for group in app.registered_groups
+        if group.typer_instance
+        for info in group.typer_instance.registered_commands
+    ]
+    return sorted([*(str(info.name) for info in app.registered_commands), *grouped])
+
+
+@pytest.mark.parametrize("path", find_commands())
+def test_every_command_and_option_has_help(path: str) -> None:
     import typer.main
 
-    assert command.callback.__doc__
-    app = typer.main.get_command(build_app())
-    parameters = app.commands[command.name].params  # type: ignore[attr-defined]
-    assert [parameter.name for parameter in parameters if not parameter.help] == []
+    command: Any = typer.main.get_command(build_app())
+    for name in path.split():
+        command = command.commands[name]
+        assert command.help
+    assert [parameter.name for parameter in command.params if not parameter.help] == []
+
+
+def test_a_module_with_several_commands_is_a_group() -> None:
+    shown = run("limit", "--help")
+    assert shown.exit_code == 0
+    assert "fletching limit [OPTIONS] COMMAND [ARGS]..." in shown.stdout
+    for name, function in limit.commands.items():
+        assert name in shown.stdout
+        assert (function.__doc__ or "").split(".")[0] in shown.stdout
+    assert limit.summary in run("--help").stdout
+
+
+def test_an_unknown_command_of_a_group_is_a_usage_error() -> None:
+    result = run("limit", "dimensions")
+    assert result.exit_code == 2
+    assert "No such command 'dimensions'" in result.stderr

@@ -1,12 +1,15 @@
 """The ``fletching`` command.
 
 Every module of this folder is a sub-command named after its file: it defines ``command``, a function that
-typer reads. Adding a command is adding a file; modules that start with an underscore are shared by commands.
-Nothing heavy is imported before a command runs, so that ``fletching --help`` answers at once.
+typer reads. A module with several of them, such as ``fletching limit dimension``, defines ``commands``, name
+-> function, and ``summary``, the help of the group. Adding a command is adding a file; modules that start
+with an underscore are parts of commands, some shared by several. Nothing heavy is imported before a command
+runs, so that ``fletching --help`` answers at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Annotated, Any
@@ -31,21 +34,33 @@ def build_app() -> typer.Typer:
     Returns:
         The application; call it to run it.
     """
-    app = typer.Typer(
-        name="fletching",
-        help="Research on embedding and reranking, inside the retrieval stack you already run.",
+    summary = "Research on embedding and reranking, inside the retrieval stack you already run."
+    app = _build_group("fletching", summary, _fletching)
+    for info in sorted(iter_modules(__path__), key=lambda info: info.name):
+        if info.name.startswith("_"):
+            continue
+        module, name = import_module(f"{__name__}.{info.name}"), info.name.replace("_", "-")
+        if not hasattr(module, "commands"):
+            app.command(name, cls=_Command)(module.command)
+            continue
+        group = _build_group(name, module.summary)
+        for subname, command in module.commands.items():
+            group.command(subname, cls=_Command)(command)
+        app.add_typer(group)
+    return app
+
+
+def _build_group(name: str, summary: str, callback: Callable[..., None] | None = None) -> typer.Typer:
+    return typer.Typer(
+        name=name,
+        help=summary,
         cls=_Group,
-        callback=_fletching,
+        callback=callback,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,  # rich would double the time to show the help
         pretty_exceptions_enable=False,
     )
-    for module in sorted(iter_modules(__path__), key=lambda info: info.name):
-        if not module.name.startswith("_"):
-            command = import_module(f"{__name__}.{module.name}").command
-            app.command(module.name.replace("_", "-"), cls=_Command)(command)
-    return app
 
 
 class _QuickHelp:

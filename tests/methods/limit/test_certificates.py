@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fletching.errors import ArgumentError
+from fletching.methods.limit.bounds import log_combinations
 from fletching.methods.limit.certificates import capacity, certify_subsets, find_query
 from fletching.methods.limit.free_vectors import free_embeddings
-from fletching.methods.limit.functional import build_moment_curve, log_combinations
+from fletching.methods.limit.functional import build_moment_curve
 
 SQUARE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
 

@@ -24,7 +24,7 @@ def test_defaults_are_those_of_the_reference_code() -> None:
         ({"loss": "eech"}, "must be one of 'each', 'any'; got 'eech'. Did you mean 'each'?"),
         ({"temperature": 0.0}, "`temperature` must be positive; got 0.0"),
         ({"learning_rate": -1}, "`learning_rate`"),
-        ({"patience": 0}, "`patience` must be an integer >= 1; got 0"),
+        ({"patience": 0}, "`patience` must be a positive integer; got 0"),
         ({"min_delta": -1e-9}, "`min_delta`"),
     ],
 )

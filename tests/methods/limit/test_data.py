@@ -125,6 +125,19 @@ def test_data_survives_disk(tiny: LimitDataset, tmp_path: Path) -> None:
     assert loaded.relevant_indices() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
 
 
+def test_sampled_queries_keep_documents_and_order(tiny: LimitDataset) -> None:
+    sample = tiny.sample_queries(3, seed=5)
+    assert sample == tiny.sample_queries(3, seed=5)
+    assert sample.corpus == tiny.corpus
+    assert list(sample.queries) == [query for query in tiny.queries if query in sample.queries]
+    assert len(sample.queries) == 3
+    assert sample.query_items is not None
+    assert list(sample.qrels) == list(sample.query_items) == list(sample.queries)
+    assert {tuple(tiny.sample_queries(3, seed=seed).queries) for seed in range(20)} != {tuple(sample.queries)}
+    with pytest.raises(ArgumentError, match="at most 6, the queries of 'limit_dense'; got 7"):
+        tiny.sample_queries(7)
+
+
 def test_layout_of_the_authors_is_read(tiny: LimitDataset, tmp_path: Path) -> None:
     """Gzipped files, ``qrels.jsonl`` in the folder itself, no item lists."""
     folder = tiny.save(tmp_path / "data")
@@ -157,12 +170,20 @@ def test_judgements_of_zero_are_no_relevance(tiny: LimitDataset, tmp_path: Path)
     [
         ("corpus.jsonl", "{broken", ":5: the record must be a JSON object"),
         ("corpus.jsonl", "[1]", ":5: the record must be a JSON object"),
-        ("corpus.jsonl", '{"_id": "", "text": "x"}', ":5: `_id` must be a string that no other record has"),
+        ("corpus.jsonl", '{"_id": "", "text": "x"}', ":5: `_id` must be a non-empty string; got ''"),
         ("corpus.jsonl", '{"_id": "x", "text": " "}', ":5: `text` must be a non-empty string"),
-        ("queries.jsonl", '{"_id": "query_0", "text": "x"}', ":7: `_id`"),
-        ("qrels/test.tsv", "query_9\tx\t1", ":14: `query-id` must be the id of a query; got 'query_9'"),
-        ("qrels/test.tsv", "query_0\tx\t1", ":14: `corpus-id` must be the id of a document; got 'x'"),
-        ("qrels/test.tsv", "query_0\t{name}\tone", ":14: `score` must be a number; got 'one'"),
+        ("queries.jsonl", '{"_id": "query_0", "text": "x"}', ":7: `id` must be unique; got 'query_0'"),
+        (
+            "qrels/test.tsv",
+            "query_9\tx\t1",
+            ":14: `query` must be one of the ids that were given; got 'query_9'",
+        ),
+        (
+            "qrels/test.tsv",
+            "query_0\tx\t1",
+            ":14: `document` must be one of the ids that were given; got 'x'",
+        ),
+        ("qrels/test.tsv", "query_0\t{name}\tone", ":14: `grade` must be a finite number; got 'one'"),
         ("items.jsonl", '{"query": "query_0", "items": []}', ":11: `items`"),
         ("items.jsonl", '{"items": ["x"]}', ":11: the record must be an object with `query` or `document`"),
     ],
@@ -194,10 +215,10 @@ def test_missing_and_damaged_files_are_refused(tiny: LimitDataset, tmp_path: Pat
         LimitDataset.load(tmp_path / "nowhere")
     folder = tiny.save(tmp_path / "data")
     (folder / "queries.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"queries.jsonl: not readable as UTF-8 text"):
+    with pytest.raises(DataError, match=r"queries.jsonl: the file must be UTF-8 text"):
         LimitDataset.load(folder)
     (folder / "queries.jsonl").unlink()
-    with pytest.raises(DataError, match=r"must be a data set with queries.jsonl"):
+    with pytest.raises(DataError, match=r"must be a BEIR folder with queries.jsonl"):
         LimitDataset.load(folder)
 
 
@@ -249,7 +270,7 @@ def test_hub_without_datasets_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     ("values", "message"),
     [
         ({"pattern": "dens"}, "`pattern` must be one of 'dense', .*Did you mean 'dense'"),
-        ({"n_queries": 0}, "`n_queries` must be an integer >= 1; got 0"),
+        ({"n_queries": 0}, "`n_queries` must be a positive integer; got 0"),
         ({"k": 0}, "`k`"),
         ({"n_docs": 45}, "`n_docs` must be at least 46 for 1000 queries of pattern 'dense'; got 45"),
         ({"items_per_doc": 44}, "`items_per_doc` must be at least 45"),

@@ -17,9 +17,9 @@ from sentence_transformers.sparse_encoder.evaluation import SparseInformationRet
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from fletching.errors import ArgumentError
-from fletching.methods.limit.baselines import ItemMatcher
+from fletching.methods.limit.baselines import ItemMatcher, RandomWordVectors
 from fletching.methods.limit.data import LimitDataset
-from fletching.methods.limit.evaluation import LimitEvaluator, measure_dimensions, recall_at_k
+from fletching.methods.limit.evaluation import LimitEvaluator, measure_dimensions
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
 from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_embedder
@@ -70,8 +70,13 @@ class EchoReranker:
 
 
 def test_recall_is_the_found_share() -> None:
-    ranking = ["c", "a", "d", "b"]
-    assert [recall_at_k(ranking, {"a", "b"}, k) for k in (1, 2, 3, 4, 9)] == [0.0, 0.5, 0.5, 1.0, 1.0]
+    class Fixed:
+        def score(self, queries: Sequence[str], documents: Sequence[str]) -> torch.Tensor:
+            return torch.tensor([[3.0, 1.0, 4.0, 2.0]])  # c, a, d, b
+
+    data = LimitDataset("toy", {"q": "?"}, dict(zip("abcd", "wxyz", strict=True)), {"q": ("a", "b")})
+    metrics = LimitEvaluator(data, k_values=[1, 2, 3, 4, 9])(Fixed())
+    assert [metrics[f"toy_recall_at_{k}"] for k in (1, 2, 3, 4, 9)] == [0.0, 0.5, 0.5, 1.0, 1.0]
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # their count of active dimensions
@@ -97,6 +102,17 @@ def test_set_accuracy_needs_the_whole_set() -> None:
     data = LimitDataset("toy", {"p": "?", "q": "!"}, texts, {"p": ("a", "b"), "q": ("a", "b")})
     metrics = LimitEvaluator(data, k_values=[2])(Half())
     assert metrics == {"toy_recall_at_2": 0.75, "toy_set_accuracy": 0.5}
+
+
+def test_every_query_keeps_its_values(full_size: LimitDataset) -> None:
+    """Means of what `measure` returns are what a call returns."""
+    evaluator = LimitEvaluator(full_size, name="x")
+    measured = evaluator.measure(RandomWordVectors(64))
+    assert {len(values) for values in measured.values()} == {1000}
+    assert set(measured["recall_at_2"].tolist()) == {0.0, 0.5, 1.0}
+    assert evaluator(RandomWordVectors(64)) == {
+        f"x_{name}": values.mean() for name, values in measured.items()
+    }
 
 
 def test_equal_scores_are_ordered_by_id() -> None:
@@ -202,7 +218,7 @@ def test_queries_are_scored_in_chunks(full_size: LimitDataset) -> None:
     [
         ({"k_values": []}, "`k_values` must be one or more positive integers"),
         ({"k_values": [0]}, "`k_values`"),
-        ({"truncate_dim": 0}, "`truncate_dim` must be a positive integer; got 0"),
+        ({"truncate_dim": 0}, "`truncate_dim` must be a positive integer or None; got 0"),
         ({"candidates": -1}, "`candidates`"),
     ],
 )
@@ -214,5 +230,7 @@ def test_values_outside_their_domain_are_refused(
 
 
 def test_other_objects_are_refused(data: LimitDataset) -> None:
-    with pytest.raises(ArgumentError, match="`model` must be a sentence-transformers model, an object with"):
-        LimitEvaluator(data)("all-MiniLM-L6-v2")
+    with pytest.raises(
+        ArgumentError, match=r"must be a run file, .*, a sentence-transformers model, an object with"
+    ):
+        LimitEvaluator(data)(46)

@@ -12,10 +12,10 @@ import torch
 
 from fletching.errors import ArgumentError, DataError
 from fletching.methods.limit import free_vectors
+from fletching.methods.limit.bounds import CRITICAL_N
 from fletching.methods.limit.config import FreeEmbeddingConfig
 from fletching.methods.limit.data import LimitDataset
 from fletching.methods.limit.free_vectors import find_critical_n, free_embeddings
-from fletching.methods.limit.functional import CRITICAL_N
 
 SHORT = FreeEmbeddingConfig(max_iterations=120)
 

@@ -1,27 +1,21 @@
-"""Bounds, the critical-n law, the loss, overlap of relevance, the moment curve."""
+"""The loss, overlap of relevance, the moment curve."""
 
 from __future__ import annotations
 
 from itertools import combinations
 
-import numpy as np
 import pytest
 import torch
 
 from fletching.errors import ArgumentError, ShapeError
+from fletching.methods.limit.bounds import min_dim
 from fletching.methods.limit.data import build_pattern
 from fletching.methods.limit.free_vectors import build_relevance
 from fletching.methods.limit.functional import (
-    CRITICAL_N,
-    CRITICAL_N_COEFFICIENTS,
     build_moment_curve,
     build_moment_queries,
     compute_contrastive_loss,
     compute_margins,
-    critical_n,
-    log_combinations,
-    max_docs,
-    min_dim,
     qrel_density,
 )
 
@@ -34,41 +28,6 @@ def test_item_2_density_of_the_dense_pattern() -> None:
     assert found.density == pytest.approx(0.0854815, abs=5e-8)
     assert found.query_strength == pytest.approx(28.46533, abs=5e-6)
     assert found.document_density == pytest.approx(1000 / 1035)
-
-
-@pytest.mark.parametrize(("n", "k", "expected"), [(100, 2, 4), (1000, 10, 23), (10**6, 100, 425)])
-def test_item_4_min_dim(n: int, k: int, expected: int) -> None:
-    assert min_dim(n, k, 0.1) == expected
-
-
-def test_item_4_min_dim_grows_with_documents_and_margin() -> None:
-    assert sorted(dims := [min_dim(n, 2, 0.1) for n in range(3, 3000, 7)]) == dims
-    assert sorted(dims := [min_dim(1000, 10, step / 100) for step in range(1, 100)]) == dims
-
-
-@pytest.mark.parametrize("n", [1, 2, 46, 10**6])
-def test_item_4_min_dim_of_all_documents_is_zero(n: int) -> None:
-    assert min_dim(n, n, 0.1) == 0
-
-
-@pytest.mark.parametrize(
-    ("k", "expected"),
-    [
-        (2, {2: 4, 3: 6, 4: 8, 5: 10, 6: 12}),
-        (10, {2: 13, 3: 23, 4: 33, 5: 42, 6: 52}),
-        (100, {3: 135, 4: 233, 5: 329, 6: 425}),
-        (1000, {4: 1354, 5: 2334, 6: 3296}),
-    ],
-)
-def test_min_dim_reproduces_the_table_of_theorem_1(k: int, expected: dict[int, int]) -> None:
-    """Section 4: margin 0.1, documents 1e2 to 1e6."""
-    assert {power: min_dim(10**power, k, 0.1) for power in expected} == expected
-
-
-@pytest.mark.parametrize(("dim", "k"), [(1, 1), (4, 2), (12, 2), (13, 10), (3, 40)])
-def test_max_docs_is_the_last_that_min_dim_allows(dim: int, k: int) -> None:
-    n = max_docs(dim, k)
-    assert min_dim(n, k) <= dim < min_dim(n + 1, k)
 
 
 @pytest.mark.parametrize(("n", "k", "expected"), [(300, 2, 44850), (12, 3, 220)])
@@ -113,40 +72,6 @@ def test_loss_averages_over_relevant_documents_not_over_queries() -> None:
     torch.testing.assert_close(compute_contrastive_loss(logits, relevance), -picked.mean())
 
 
-def test_critical_n_is_table_6_from_4_to_45() -> None:
-    assert (min(CRITICAL_N), max(CRITICAL_N), len(CRITICAL_N)) == (4, 45, 42)
-    for dim, n in {4: 10, 12: 47, 20: 120, 30: 261, 40: 460, 45: 626}.items():
-        assert critical_n(dim) == (n, False)
-
-
-def test_critical_n_coefficients_are_the_least_squares_fit_of_table_6() -> None:
-    """Section 2.4: r^2 = 0.99858, largest residual 24."""
-    dims, ns = np.array(list(CRITICAL_N)), np.array(list(CRITICAL_N.values()))
-    fitted = np.polynomial.Polynomial.fit(dims, ns, 3).convert().coef
-    np.testing.assert_allclose(CRITICAL_N_COEFFICIENTS, fitted, rtol=2e-6)
-    residuals = ns - sum(c * dims**power for power, c in enumerate(CRITICAL_N_COEFFICIENTS))
-    assert 1 - (residuals**2).sum() / ((ns - ns.mean()) ** 2).sum() == pytest.approx(0.99858, abs=1e-5)
-    assert abs(residuals).max() == pytest.approx(24, abs=0.5)
-
-
-@pytest.mark.parametrize(
-    ("dim", "published"), [(512, 5e5), (768, 1.7e6), (1024, 4e6), (3072, 107e6), (4096, 250e6)]
-)
-def test_critical_n_extrapolates_as_published(dim: int, published: float) -> None:
-    n, extrapolated = critical_n(dim)
-    assert extrapolated
-    assert n == pytest.approx(published, rel=0.02)
-
-
-@pytest.mark.parametrize("dim", [1, 2, 3])
-def test_critical_n_of_few_dimensions_is_a_simplex(dim: int) -> None:
-    assert critical_n(dim) == (dim + 1, True)
-
-
-def test_log_combinations_does_not_overflow() -> None:
-    assert log_combinations(10**9, 10**6) > 1e6
-
-
 def test_margins_are_half_the_gap() -> None:
     scores = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
     relevance = torch.tensor([[1, 1, 0], [1, 0, 1]])
@@ -160,11 +85,6 @@ def test_density_of_disjoint_queries_is_zero() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: min_dim(0), "min_dim: `n` must be an integer >= 1; got 0"),
-        (lambda: min_dim(5, 6), r"min_dim: `k` must be an integer from 1 to n \(5\); got 6"),
-        (lambda: min_dim(5, 2, 0.0), r"min_dim: `margin` must be in \(0, 1\]; got 0.0"),
-        (lambda: max_docs(0), "max_docs: `dim`"),
-        (lambda: critical_n(0), "critical_n: `dim`"),
         (lambda: build_moment_curve(4, 0), "build_moment_curve: `k`"),
         (lambda: qrel_density(torch.ones(1, 3)), "qrel_density: `relevance`"),
     ],

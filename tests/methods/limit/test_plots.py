@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from fletching.errors import MissingExtraError
-from fletching.methods.limit import plot_critical_n, plot_dimensions, plot_margins
+from fletching.methods.limit import (
+    critical_n,
+    max_docs,
+    plot_critical_n,
+    plot_dimension_bounds,
+    plot_dimensions,
+    plot_margins,
+)
 
 CURVE = {2: {"recall_at_2": 0.1}, 8: {"recall_at_2": 0.3}}
 CALLS: list[Callable[[], Any]] = [
@@ -18,6 +25,9 @@ CALLS: list[Callable[[], Any]] = [
     lambda: plot_critical_n(),
     lambda: plot_dimensions({"mine": CURVE}, baselines={"BM25": 0.99}),
     lambda: plot_dimensions({"mine": CURVE}),
+    lambda: plot_dimensions({}, baselines={"BM25": 0.99}),
+    lambda: plot_dimension_bounds(100, dim=8),
+    lambda: plot_dimension_bounds(100, k=10, margin=0.5),
     lambda: plot_margins({"mine": [0.0, 0.1, 0.3]}),
 ]
 
@@ -28,6 +38,21 @@ def test_figures_can_be_saved(call: Callable[[], Any], tmp_path: Path) -> None:
     call().savefig(path)
     assert path.stat().st_size > 1000
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_bounds_are_those_of_the_library() -> None:
+    (axes,) = plot_dimension_bounds(1000, margin=0.2, dim=8).axes
+    bound, reached = (line.get_xydata().tolist() for line in axes.lines[:2])
+    assert bound
+    assert all(size <= max_docs(int(dim), 2, 0.2) for dim, size in bound)
+    assert all(size == critical_n(int(dim)).n for dim, size in reached)
+    assert reached[0][0] == 1
+    assert reached[-1][0] >= 64
+
+
+def test_larger_sets_have_no_best_case() -> None:
+    (axes,) = plot_dimension_bounds(1000, k=3).axes
+    assert len(axes.lines) == 2  # the bound, and the user's documents
 
 
 def test_dimensions_are_drawn_in_order() -> None:

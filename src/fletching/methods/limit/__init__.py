@@ -6,7 +6,8 @@ evaluator.
 
 Map of the folder, in reading order:
 
-- `functional.py`: bounds, the critical-n law, the loss, overlap of relevance, the moment curve
+- `bounds.py`: bounds and the critical-n law; `functional.py`: the loss, overlap of relevance, the moment
+  curve
 - `free_vectors.py`, `config.py`: :func:`free_embeddings` and :func:`find_critical_n`
 - `certificates.py`: :func:`capacity`, by linear programming
 - `data.py`: :class:`LimitDataset`; `vocabulary.txt`: the words of generated data
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from fletching.methods.limit.baselines import ItemMatcher as ItemMatcher
     from fletching.methods.limit.baselines import RandomWordVectors as RandomWordVectors
     from fletching.methods.limit.baselines import compute_chance as compute_chance
+    from fletching.methods.limit.bounds import critical_dim as critical_dim
+    from fletching.methods.limit.bounds import critical_n as critical_n
+    from fletching.methods.limit.bounds import max_docs as max_docs
+    from fletching.methods.limit.bounds import min_dim as min_dim
     from fletching.methods.limit.certificates import Capacity as Capacity
     from fletching.methods.limit.certificates import capacity as capacity
     from fletching.methods.limit.certificates import find_query as find_query
@@ -33,11 +38,9 @@ if TYPE_CHECKING:
     from fletching.methods.limit.free_vectors import FreeEmbeddings as FreeEmbeddings
     from fletching.methods.limit.free_vectors import find_critical_n as find_critical_n
     from fletching.methods.limit.free_vectors import free_embeddings as free_embeddings
-    from fletching.methods.limit.functional import critical_n as critical_n
-    from fletching.methods.limit.functional import max_docs as max_docs
-    from fletching.methods.limit.functional import min_dim as min_dim
     from fletching.methods.limit.functional import qrel_density as qrel_density
     from fletching.methods.limit.plots import plot_critical_n as plot_critical_n
+    from fletching.methods.limit.plots import plot_dimension_bounds as plot_dimension_bounds
     from fletching.methods.limit.plots import plot_dimensions as plot_dimensions
     from fletching.methods.limit.plots import plot_margins as plot_margins
 
@@ -55,14 +58,16 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "RandomWordVectors": "fletching.methods.limit.baselines:RandomWordVectors",
         "capacity": "fletching.methods.limit.certificates:capacity",
         "compute_chance": "fletching.methods.limit.baselines:compute_chance",
-        "critical_n": "fletching.methods.limit.functional:critical_n",
+        "critical_dim": "fletching.methods.limit.bounds:critical_dim",
+        "critical_n": "fletching.methods.limit.bounds:critical_n",
         "find_critical_n": "fletching.methods.limit.free_vectors:find_critical_n",
         "find_query": "fletching.methods.limit.certificates:find_query",
         "free_embeddings": "fletching.methods.limit.free_vectors:free_embeddings",
-        "max_docs": "fletching.methods.limit.functional:max_docs",
+        "max_docs": "fletching.methods.limit.bounds:max_docs",
         "measure_dimensions": "fletching.methods.limit.evaluation:measure_dimensions",
-        "min_dim": "fletching.methods.limit.functional:min_dim",
+        "min_dim": "fletching.methods.limit.bounds:min_dim",
         "plot_critical_n": "fletching.methods.limit.plots:plot_critical_n",
+        "plot_dimension_bounds": "fletching.methods.limit.plots:plot_dimension_bounds",
         "plot_dimensions": "fletching.methods.limit.plots:plot_dimensions",
         "plot_margins": "fletching.methods.limit.plots:plot_margins",
         "qrel_density": "fletching.methods.limit.functional:qrel_density",

@@ -6,7 +6,6 @@ can be evaluated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TypeVar
@@ -15,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fletching.errors import DataError, bad_argument, missing_extra
+from fletching.errors import DataError
+from fletching.evaluation.bm25 import BM25
 from fletching.methods.limit.data import LimitDataset
+from fletching.models.inputs import check_positive
+from fletching.text.words import split_words
 
 T = TypeVar("T")
-
-_WORD = re.compile(r"\w+")
 
 
 class BM25Baseline:
@@ -31,16 +31,12 @@ class BM25Baseline:
         b: Weight of the document length. Ours: 0.75.
 
     Raises:
+        ArgumentError: If a value is out of its range.
         MissingExtraError: If bm25s is not installed.
     """
 
     def __init__(self, k1: float = 1.2, b: float = 0.75) -> None:
-        try:
-            import bm25s
-        except ImportError as error:
-            raise missing_extra("BM25Baseline", "bm25s", "evaluate") from error
-        self._make_index = lambda: bm25s.BM25(k1=k1, b=b)
-        self._index = self._make_index()
+        self._index = BM25("words", k1=k1, b=b)
         self._indexed: tuple[str, ...] = ()
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
@@ -53,17 +49,11 @@ class BM25Baseline:
         Returns:
             Shape ``(B, N)``, float32; 0 where no word is shared.
         """
+        keys = [str(place) for place in range(len(documents))]
         if self._indexed != tuple(documents):
-            self._index = self._make_index()
-            self._index.index([split_words(text) for text in documents], show_progress=False)
+            self._index.index(zip(keys, documents, strict=True), show_progress_bar=False)
             self._indexed = tuple(documents)
-        known = self._index.vocab_dict
-        scores = torch.zeros(len(queries), len(documents))
-        for row, query in enumerate(queries):
-            words = [word for word in split_words(query) if word in known]
-            if words:
-                scores[row] = torch.from_numpy(self._index.get_scores(words))
-        return scores
+        return torch.tensor([list(self._index.score(query, keys).values()) for query in queries])
 
 
 class RandomWordVectors:
@@ -75,23 +65,24 @@ class RandomWordVectors:
     """
 
     def __init__(self, dim: int = 1024, seed: int = 0) -> None:
-        if not (isinstance(dim, int) and dim >= 1):
-            raise bad_argument("RandomWordVectors", "dim", "an integer >= 1", dim)
-        self.dim = dim
+        self.dim = check_positive("RandomWordVectors", "dim", dim)
         self.seed = seed
         self._vectors: dict[str, Tensor] = {}
+        self._pooled: tuple[tuple[str, ...], Tensor] = (), torch.zeros(0, self.dim)
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Tensor:
         """Score every document for every query.
 
         Args:
             queries: B texts.
-            documents: N texts.
+            documents: N texts; their vectors are kept while they stay the same.
 
         Returns:
             Cosines, shape ``(B, N)``, float32; 0 for a text without words.
         """
-        return self._pool(queries) @ self._pool(documents).T
+        if self._pooled[0] != tuple(documents):
+            self._pooled = tuple(documents), self._pool(documents)
+        return self._pool(queries) @ self._pooled[1].T
 
     def _pool(self, texts: Sequence[str]) -> Tensor:
         pooled = torch.zeros(len(texts), self.dim)
@@ -156,22 +147,6 @@ def compute_chance(n_documents: int, k: int) -> float:
         '4.35%'
     """
     return min(1.0, k / n_documents)
-
-
-def split_words(text: str) -> list[str]:
-    """Split into lower-case words.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        Runs of letters, digits and underscores.
-
-    Example:
-        >>> split_words("Who likes Tie Dye?")
-        ['who', 'likes', 'tie', 'dye']
-    """
-    return _WORD.findall(text.lower())
 
 
 def _by_text(texts: Mapping[str, str], values: Mapping[str, T]) -> dict[str, T]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linprog, nnls  # type: ignore[import-untyped]
+from scipy.optimize import linprog, nnls
 from torch import Tensor
 
 from fletching.errors import bad_argument
-from fletching.methods.limit.functional import log_combinations
+from fletching.methods.limit.bounds import log_combinations
+from fletching.models.inputs import check_positive
 from fletching.progress import track
 
 _FEASIBLE = 1e-9  # gap above which a query counts; the solver works to 1e-10
@@ -126,8 +127,7 @@ def capacity(
     n = len(documents)
     if not (isinstance(k, int) and 1 <= k < n):
         raise bad_argument("capacity", "k", f"an integer from 1 to {n - 1}, one less than the documents", k)
-    if not (isinstance(n_samples, int) and n_samples >= 1):
-        raise bad_argument("capacity", "n_samples", "an integer >= 1", n_samples)
+    check_positive("capacity", "n_samples", n_samples)
     exhaustive = log_combinations(n, k) <= math.log(min(n_samples, _ENUMERATE)) + 1e-9
     subsets = list(combinations(range(n), k)) if exhaustive else _sample_subsets(n, k, n_samples, seed)
     margins = [

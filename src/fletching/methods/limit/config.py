@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fletching.errors import bad_argument, bad_choice
+from fletching.models.inputs import check_positive
 
 LOSS_FORMS = ("each", "any")
 """What ``loss`` may be, see ``compute_contrastive_loss``."""
@@ -45,7 +46,6 @@ class FreeEmbeddingConfig:
             if not getattr(self, name) > 0:
                 raise bad_argument(owner, name, "positive", getattr(self, name))
         for name in ("max_iterations", "patience", "check_every", "queries_per_chunk"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise bad_argument(owner, name, "an integer >= 1", getattr(self, name))
+            check_positive(owner, name, getattr(self, name))
         if not self.min_delta >= 0:
             raise bad_argument(owner, "min_delta", "zero or positive", self.min_delta)

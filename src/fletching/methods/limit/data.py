@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import combinations, islice
@@ -15,7 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fletching.data import Document, open_beir, read_corpus, read_qrels, read_queries, write_qrels
+from fletching.data.lines import Words, read_json_lines, write_lines
+from fletching.data.qrels import Qrels
 from fletching.errors import DataError, bad_argument, bad_choice, bad_record, missing_extra
+from fletching.models.inputs import check_positive
 
 PATTERNS = ("dense", "random", "cycle", "disjoint")
 """Who is relevant to whom, see :func:`build_pattern`."""
@@ -138,20 +140,44 @@ class LimitDataset:
         """
         folder = Path(folder)
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
-        _write_lines(
-            folder / "corpus.jsonl", ({"_id": i, "title": "", "text": t} for i, t in self.corpus.items())
-        )
-        _write_lines(folder / "queries.jsonl", ({"_id": i, "text": t} for i, t in self.queries.items()))
-        rows = [f"{query}\t{document}\t1\n" for query, ids in self.qrels.items() for document in ids]
-        text = "".join(["query-id\tcorpus-id\tscore\n", *rows])
-        (folder / "qrels" / "test.tsv").write_text(text, encoding="utf-8")
+        documents = ({"_id": i, "title": "", "text": text} for i, text in self.corpus.items())
+        _write_records(folder / "corpus.jsonl", documents)
+        _write_records(folder / "queries.jsonl", ({"_id": i, "text": t} for i, t in self.queries.items()))
+        qrels = {query: dict.fromkeys(ids, 1) for query, ids in self.qrels.items()}
+        write_qrels(folder / "qrels" / "test.tsv", qrels)
         if self.query_items is not None and self.document_items is not None:
             known = [
                 *({"query": i, "items": [item]} for i, item in self.query_items.items()),
                 *({"document": i, "items": items} for i, items in self.document_items.items()),
             ]
-            _write_lines(folder / "items.jsonl", known)
+            _write_records(folder / "items.jsonl", known)
         return folder
+
+    def sample_queries(self, n: int, *, seed: int = 0) -> LimitDataset:
+        """Keep some of the queries, and all documents.
+
+        Args:
+            n: Queries to keep, at least 1.
+            seed: Of the draw.
+
+        Returns:
+            The smaller data set; its queries stand in the same order.
+
+        Raises:
+            ArgumentError: If there are not so many.
+        """
+        if check_positive("LimitDataset.sample_queries", "n", n) > len(self.queries):
+            domain = f"at most {len(self.queries)}, the queries of {self.name!r}"
+            raise bad_argument("LimitDataset.sample_queries", "n", domain, n)
+        drawn = set(Random(seed).sample(list(self.queries), n))
+        queries = {key: text for key, text in self.queries.items() if key in drawn}
+        items = self.query_items
+        return replace(
+            self,
+            queries=queries,
+            qrels={key: self.qrels[key] for key in queries},
+            query_items=None if items is None else {key: items[key] for key in queries},
+        )
 
     def relevant_indices(self) -> list[list[int]]:
         """Return the places of every query's relevant documents: what ``free_embeddings`` takes."""
@@ -180,9 +206,8 @@ def count_documents(pattern: str, n_queries: int, k: int) -> int:
     owner = "LimitDataset.generate"
     if pattern not in PATTERNS:
         raise bad_choice(owner, "pattern", PATTERNS, pattern)
-    for name, value in (("n_queries", n_queries), ("k", k)):
-        if not (isinstance(value, int) and value >= 1):
-            raise bad_argument(owner, name, "an integer >= 1", value)
+    check_positive(owner, "n_queries", n_queries)
+    check_positive(owner, "k", k)
     if pattern == "dense":
         n = k
         while comb(n, k) < n_queries:
@@ -289,16 +314,15 @@ def _write_document(name: str, items: Sequence[str]) -> str:
     return f"{name} likes {listed}."
 
 
-def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
+def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    write_lines(path, (json.dumps(record, ensure_ascii=False) for record in records))
 
 
 def _load_from_folder(folder: Path) -> LimitDataset:
-    corpus = _index_texts(*_read_records(_find_file(folder, "corpus.jsonl")))
-    queries = _index_texts(*_read_records(_find_file(folder, "queries.jsonl")))
-    path = _find_file(folder, "qrels/test.tsv", "qrels.jsonl", "qrels/test.jsonl")
-    qrels = _index_qrels(*_read_records(path), queries, corpus)
+    layout = open_beir(folder)
+    queries, corpus = read_queries(layout.queries_path), _read_documents(layout.corpus_path)
+    path = layout.qrels_paths.get("test") or _find_json_qrels(folder)
+    qrels = _order_relevant(path, read_qrels(path, query_ids=queries, document_ids=corpus), queries, corpus)
     items = folder / "items.jsonl"
     query_items, document_items = _read_items(items) if items.is_file() else (None, None)
     return LimitDataset(folder.resolve().name, queries, corpus, qrels, query_items, document_items)
@@ -311,104 +335,62 @@ def _load_from_hub(size: str) -> LimitDataset:
         raise missing_extra("LimitDataset.load", "datasets", "train") from error
     repository, revision = HUB[size]
     try:
-        corpus, queries, qrels = (
+        rows, asked, judged = (
             list(load_dataset(repository, name, split=split, revision=revision))
             for name, split in (("corpus", "corpus"), ("queries", "queries"), ("default", "test"))
         )
+        corpus = {row["_id"]: Document(row["_id"], row["text"], row["title"]).full_text for row in rows}
+        queries = {row["_id"]: row["text"] for row in asked}
+        qrels: Qrels = {}
+        for row in judged:
+            qrels.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
     except Exception as error:
         raise DataError(
             f"LimitDataset.load: {repository!r} could not be had from the hub ({type(error).__name__}). "
             "Download its files and pass their folder."
         ) from error
-    where = Path(repository)
-    texts = _index_texts(where / "corpus", enumerate(corpus, start=1))
-    questions = _index_texts(where / "queries", enumerate(queries, start=1))
-    relevant = _index_qrels(where / "default", enumerate(qrels, start=1), questions, texts)
-    return LimitDataset(f"limit_{size}", questions, texts, relevant)
+    return LimitDataset(
+        f"limit_{size}", queries, corpus, _order_relevant(Path(repository), qrels, queries, corpus)
+    )
 
 
-def _find_file(folder: Path, *names: str) -> Path:
-    for name in names:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise bad_record(folder, None, None, f"a data set with {' or '.join(names)}", "no such file")
-
-
-def _read_records(path: Path) -> tuple[Path, Iterator[tuple[int, dict[str, Any]]]]:
-    return path, _iterate_records(path)
-
-
-def _iterate_records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line numbers and records of JSON lines, or of a tab-separated table with a header."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="") as lines:
-            if ".tsv" in path.suffixes:
-                table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-                yield from ((table.line_num, row) for row in table)
-                return
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _parse_object(path, number, line)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: not readable as UTF-8 text ({error}).") from error
-
-
-def _parse_object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise bad_record(path, number, None, "a JSON object", line) from error
-    if not isinstance(record, dict):
-        raise bad_record(path, number, None, "a JSON object", record)
-    return record
-
-
-def _index_texts(path: Path, records: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, record in records:
-        key, text = record.get("_id"), record.get("text")
-        if not isinstance(key, str) or not key or key in texts:
-            raise bad_record(path, number, "_id", "a string that no other record has", key)
-        if not isinstance(text, str) or not text.strip():
-            raise bad_record(path, number, "text", "a non-empty string", text)
-        texts[key] = f"{record.get('title') or ''} {text}".strip()
-    if not texts:
-        raise bad_record(path, None, None, "at least one record", "none")
+def _read_documents(path: Path) -> dict[str, str]:
+    texts = {}
+    for document in read_corpus(path):
+        if not document.text.strip():
+            lines = (number for number, record in read_json_lines(path) if not record["text"].strip())
+            raise bad_record(path, next(lines), "text", "a non-empty string", document.text)
+        texts[document.id] = document.full_text
     return texts
 
 
-def _index_qrels(
-    path: Path,
-    records: Iterable[tuple[int, Mapping[str, Any]]],
-    queries: Mapping[str, str],
-    corpus: Mapping[str, str],
+def _find_json_qrels(folder: Path) -> Path:
+    for name in ("qrels.jsonl", "qrels/test.jsonl"):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise bad_record(folder, None, None, "a data set with qrels/test.tsv or qrels.jsonl", Words("neither"))
+
+
+def _order_relevant(
+    path: Path, qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str, str]
 ) -> dict[str, tuple[str, ...]]:
-    relevant: dict[str, set[str]] = {query: set() for query in queries}
-    for number, record in records:
-        query, document = record.get("query-id"), record.get("corpus-id")
-        if not isinstance(query, str) or query not in relevant:
-            raise bad_record(path, number, "query-id", "the id of a query", query)
-        if not isinstance(document, str) or document not in corpus:
-            raise bad_record(path, number, "corpus-id", "the id of a document", document)
-        try:
-            grade = float(record["score"])
-        except (KeyError, TypeError, ValueError):
-            raise bad_record(path, number, "score", "a number", record.get("score")) from None
-        if grade > 0:
-            relevant[query].add(document)
-    if bare := [query for query, documents in relevant.items() if not documents]:
-        domain = "a table with a relevant document for every query"
-        raise bad_record(path, None, None, domain, f"none for {bare[0]!r}")
+    """List the relevant documents of every query in corpus order."""
     places = {document: place for place, document in enumerate(corpus)}
-    return {query: tuple(sorted(ids, key=places.__getitem__)) for query, ids in relevant.items()}
+    ordered = {}
+    for query in queries:
+        relevant = [document for document, grade in qrels.get(query, {}).items() if grade > 0]
+        if not relevant:
+            domain = "a table with a relevant document for every query"
+            raise bad_record(path, None, None, domain, Words(f"none for {query!r}"))
+        ordered[query] = tuple(sorted(relevant, key=places.__getitem__))
+    return ordered
 
 
 def _read_items(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     query_items: dict[str, str] = {}
     document_items: dict[str, tuple[str, ...]] = {}
-    for number, record in _iterate_records(path):
+    for number, record in read_json_lines(path):
         items = record.get("items")
         if not isinstance(items, list) or not items or not all(isinstance(item, str) for item in items):
             raise bad_record(path, number, "items", "a non-empty list of strings", items)

@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fletching.errors import DataError, bad_argument
+from fletching.methods.limit.bounds import critical_n
 from fletching.methods.limit.certificates import certify_subsets
 from fletching.methods.limit.config import FreeEmbeddingConfig
-from fletching.methods.limit.functional import compute_contrastive_loss, compute_margins, critical_n
+from fletching.methods.limit.functional import compute_contrastive_loss, compute_margins
+from fletching.models.inputs import check_positive
+from fletching.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ def free_embeddings(
     certify: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
+    show_progress_bar: bool | None = None,
 ) -> FreeEmbeddings:
     """Optimise free query and document vectors until every query returns its relevant documents.
 
@@ -97,6 +101,8 @@ def free_embeddings(
         device: Where to compute.
         checkpoint: File that keeps the state every 1000 steps; where it exists, the run goes on from it and
             ends as if it had never stopped. ``None`` keeps nothing.
+        show_progress_bar: Whether to count the steps, which may end early; ``None`` does for a terminal at
+            level INFO.
 
     Returns:
         The best vectors that were seen, on the CPU.
@@ -109,15 +115,17 @@ def free_embeddings(
         >>> free_embeddings(5, 4).accuracy
         1.0
     """
-    _check_count("free_embeddings", "dim", dim)
+    check_positive("free_embeddings", "dim", dim)
     subsets, n = _read_target(target, k, n_documents)
     settings = config or FreeEmbeddingConfig()
     run = _Run(subsets, n, dim, settings, torch.device(device))
     run.resume(checkpoint)
-    while not run.is_finished:
-        run.step()
-        if checkpoint is not None and run.iteration % _ITERATIONS_PER_SAVE == 0:
-            run.save(checkpoint)
+    with progress_bar(settings.max_iterations - run.iteration, "Optimising", show_progress_bar) as advance:
+        while not run.is_finished:
+            run.step()
+            advance(1)
+            if checkpoint is not None and run.iteration % _ITERATIONS_PER_SAVE == 0:
+                run.save(checkpoint)
     queries, documents = run.best_queries.cpu(), run.best_documents.cpu()
     margins = _measure_margins(queries, documents, run.relevance.cpu())
     certified = _certify(documents, subsets, margins) if certify else None
@@ -152,8 +160,8 @@ def find_critical_n(
     Raises:
         ArgumentError: If an argument is outside its domain.
     """
-    _check_count("find_critical_n", "dim", dim)
-    _check_count("find_critical_n", "k", k)
+    check_positive("find_critical_n", "dim", dim)
+    check_positive("find_critical_n", "k", k)
     accuracies = {k: 1.0}  # one set, all documents
 
     def solves(n: int) -> bool:
@@ -365,8 +373,3 @@ def _certify(documents: Tensor, subsets: list[tuple[int, ...]], margins: Tensor)
     if failed:
         certified[failed] = certify_subsets(documents, [subsets[row] for row in failed])
     return certified
-
-
-def _check_count(owner: str, name: str, value: int) -> None:
-    if not (isinstance(value, int) and value >= 1):
-        raise bad_argument(owner, name, "an integer >= 1", value)

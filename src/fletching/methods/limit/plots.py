@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fletching.errors import missing_extra
-from fletching.methods.limit.functional import CRITICAL_N, critical_n, max_docs
+from fletching.methods.limit.bounds import CRITICAL_N, critical_dim, critical_n, max_docs, min_dim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +44,41 @@ def plot_critical_n(measured: Mapping[int, int] | None = None, *, margin: float 
     return figure
 
 
+def plot_dimension_bounds(n: int, k: int = 2, *, margin: float = 0.1, dim: int | None = None) -> Figure:
+    """Draw which dimensions the bound rules out for n documents, and what an optimiser reached.
+
+    Args:
+        n: Documents, drawn as a horizontal line.
+        k: Relevant documents per query; what the optimiser reached is drawn for 2 only.
+        margin: As in ``min_dim``.
+        dim: Your dimension, drawn as a vertical line; ``None`` draws none.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ArgumentError: If an argument is outside its domain.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    needed = min_dim(n, k, margin)
+    figure, axes = _start_figure("dimension", "documents")
+    widest = max(64, 2 * needed, 2 * (dim or 0), 2 * critical_dim(n).dim if k == 2 else 0)
+    bound = {least: size for size in _spread(k, 10 * n) if 1 <= (least := min_dim(size, k, margin)) <= widest}
+    axes.plot(
+        list(bound), list(bound.values()), "--", label=f"at most these documents, margin {margin:g} (bound)"
+    )
+    if k == 2:
+        dims = _spread(1, widest)
+        reached = [critical_n(point).n for point in dims]
+        axes.plot(dims, reached, label="best case reached by InfoNCE at T=0.1 (beyond 45: extrapolated)")
+    axes.axhline(n, linewidth=1, color="gray", label=f"{n:,} documents")
+    if dim is not None:
+        axes.axvline(dim, linewidth=1, color="black", linestyle=":", label=f"{dim} dimensions")
+    axes.set(xscale="log", yscale="log")
+    axes.legend()
+    return figure
+
+
 def plot_dimensions(
     curves: Mapping[str, Mapping[int, Mapping[str, float]]],
     metric: str = "recall_at_2",
@@ -53,7 +88,7 @@ def plot_dimensions(
     """Draw a metric by dimension, one curve for each model, baselines as horizontal lines.
 
     Args:
-        curves: Model name -> result of ``measure_dimensions``.
+        curves: Model name -> result of ``measure_dimensions``; may be empty.
         metric: What to draw.
         baselines: Name -> value, such as ``{"BM25": 0.99, "chance": 0.043}``; ``None`` draws none.
 
@@ -71,7 +106,8 @@ def plot_dimensions(
     for name, value in (baselines or {}).items():
         axes.axhline(value, linestyle="--", linewidth=1, color="gray")
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom")
-    axes.legend()
+    if curves:
+        axes.legend()
     return figure
 
 
@@ -94,6 +130,15 @@ def plot_margins(margins: Mapping[str, Sequence[float]]) -> Figure:
         axes.step(ordered, shares, where="pre", label=name)
     axes.legend()
     return figure
+
+
+def _spread(first: int, last: int) -> list[int]:
+    """Take whole numbers, spread as a logarithmic axis wants them."""
+    points, point = [], first
+    while point < last:
+        points.append(point)
+        point = max(point + 1, round(1.1 * point))
+    return [*points, last]
 
 
 def _start_figure(x: str, y: str) -> tuple[Figure, Axes]:

