@@ -1,0 +1,22 @@
+"""A made-up collection and a tiny model that the tests of this folder share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fletching.methods.t2ranking import write_synthetic
+from fletching.methods.t2ranking.synthetic import save_tiny_bert
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve training queries, six dev queries, 90 passages."""
+    folder = tmp_path_factory.mktemp("t2ranking")
+    return write_synthetic(folder, n_train=12, n_dev=6, n_passages=90, seed=1)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_tiny_bert(tmp_path_factory.mktemp("base"))
