@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from fletching.cli import build_app
+from fletching.cli import build_app, main
 from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 CORPUS = {
@@ -152,6 +152,12 @@ def test_baseline_can_be_named(folder: Path) -> None:
     assert set(second["differences"]["map"]) == {"value", "low", "high", "p_value"}
 
 
+def test_baseline_is_named_as_it_was_typed(folder: Path) -> None:
+    rows = run_json("bm25", "lists/bm25.tsv.gz", "--data", folder, "--baseline", "lists/bm25.tsv.gz")
+
+    assert rows[0]["baseline"] == rows[1]["name"] == str(folder / "lists" / "bm25.tsv.gz")
+
+
 def test_relevance_level_reaches_binary_measures(folder: Path) -> None:
     """Only q1 has a passage of grade 2, at rank 3."""
     arguments = ("lists/bm25.tsv.gz", "--data", folder, "--measures", "mrr_at_10", "--relevance-level", "2")
@@ -192,6 +198,47 @@ def test_table_says_what_the_figures_are_and_what_was_skipped(folder: Path) -> N
     assert "equal scores by id; binary measures count grades from 2" in text
     assert "archery: 1 queries without a judgement." in text
     assert "2 judged queries have no relevant passage and count 0." in text
+
+
+def test_table_says_that_candidates_were_shuffled(folder: Path, reranker: str) -> None:
+    arguments = (reranker, "--data", folder, "--candidates", "lists/bm25.tsv.gz")
+
+    assert "in a random order" not in " ".join(run(*arguments).stdout.split())
+    assert "rerankers read them in a random order" in " ".join(run(*arguments, "--shuffle", 1).stdout.split())
+    assert run_json(*arguments, "--shuffle", 1)[0]["data"]["order"] == "shuffled"
+
+
+def test_queries_of_a_run_that_nobody_judged_are_counted(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.tsv").write_text(RUN + "q9\td1\t1\t1\n")
+    result = run(tmp_path / "wide.tsv", "--data", folder)
+
+    text = " ".join(result.stdout.split())
+    assert "wide.tsv: 1 queries of the run without a judgement." in text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_table_is_printed_on_terminals_without_unicode(folder: Path, encoding: str) -> None:
+    result = CliRunner(charset=encoding).invoke(
+        build_app(), ["evaluate", "bm25", str(folder / "lists" / "bm25.tsv.gz"), "--data", str(folder)]
+    )
+
+    assert result.exit_code == 0, result.output
+    assert " 1.00..1.00" in result.stdout
+
+
+def test_names_that_a_terminal_cannot_print_are_escaped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "läufe.tsv").write_text(RUN)
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["fletching", "evaluate", "läufe.tsv", "--data", str(folder)])
+
+    with pytest.raises(SystemExit) as exit:
+        main()
+    sys.stdout.flush()
+    assert exit.value.code == 0
+    assert b"l\\xe4ufe.tsv" in printed.getvalue()
 
 
 def test_table_leaves_empty_columns_out(folder: Path) -> None:
@@ -298,6 +345,16 @@ def test_wrong_model_is_found_before_the_data_are_read(tmp_path: Path) -> None:
     assert "Did you mean 'mvp-mini'?" in message
 
 
+def test_misspelt_bm25_is_recognised(folder: Path) -> None:
+    assert "Did you mean 'bm25'?" in refuse("BM52", "--data", folder)
+
+
+def test_unknown_dtype_is_found_before_the_data_are_read(tmp_path: Path, reranker: str) -> None:
+    arguments = ("bm25", reranker, "--data", tmp_path / "nowhere", "--dtype", "flot16")
+
+    assert "Did you mean 'float16'?" in refuse(*arguments)
+
+
 def test_missing_run_file_is_named(folder: Path) -> None:
     assert "none.tsv: the file must be an existing run file" in refuse("none.tsv", "--data", folder)
 
@@ -367,7 +424,7 @@ def test_systems_that_score_no_pairs_are_refused(pairs: Path) -> None:
         (("--split", "dev"), "`split` must be one of 'test'; got 'dev'"),
         (("--json", "--csv"), "`--csv` must be left out where --json is given"),
         (("--no-cache", "--cache", "x"), "`--cache` must be left out where --no-cache is given"),
-        (("--plot", "figure.gif"), "`--plot` must be a file that ends in .png, .svg, .pdf"),
+        (("--plot", "figure.gif"), "`--plot` must be a file that ends in .png, .svg or .pdf"),
         (("--plot", "no/folder/figure.png"), "`--plot` must be a file in an existing folder"),
         (("--candidates", "lists/none.tsv"), "lists/none.tsv: the file must be an existing file"),
     ],
@@ -376,8 +433,22 @@ def test_option_outside_its_domain_is_refused(folder: Path, options: tuple[str, 
     assert message in refuse("bm25", "--data", folder, *options)
 
 
+def test_output_that_is_a_file_is_refused(folder: Path) -> None:
+    message = refuse("bm25", "--data", folder, "--output", folder / "corpus.jsonl")
+
+    assert "`--output` must be a folder that can be written" in message
+
+
+def test_negative_seed_is_refused(folder: Path) -> None:
+    result = run("bm25", "--data", folder, "--shuffle", -1)
+
+    assert result.exit_code == 2
+    assert "'--shuffle'" in result.stderr
+
+
 def test_missing_matplotlib_is_found_before_any_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fletching.cli.evaluate.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
 
     assert 'pip install "fletching[plot]"' in refuse("bm25", "--data", folder, "--plot", "figure.png")
 

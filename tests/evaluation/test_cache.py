@@ -167,6 +167,13 @@ def test_what_changes_the_answers_is_computed_anew(
     assert not compare([system], data, finished, **options).results[1].from_cache
 
 
+def test_answers_of_another_version_of_torch_are_computed_anew(
+    build_data: DataBuilder, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fletching.evaluation.cache.version", lambda name: "0.1")
+    assert not compare([Counting()], build_data(), finished).results[1].from_cache
+
+
 def test_the_depth_of_a_search_makes_a_difference(build_data: DataBuilder, tmp_path: Path) -> None:
     data = build_data(candidates=False)
     assert not compare(["bm25"], data, tmp_path).results[0].from_cache

@@ -238,12 +238,37 @@ def test_differences_are_those_to_the_baseline(build_data: DataBuilder) -> None:
         ({"depth": 0}, "`depth` must be a positive integer"),
         ({"rerank_depth": 0}, "`rerank_depth` must be a positive integer"),
         ({"n_resamples": 0}, "`n_resamples` must be a positive integer"),
+        ({"seed": -1}, "`seed` must be a whole number of at least 0; got -1"),
         ({"order": "random"}, "`order` must be one of 'first_stage', 'shuffled'; got 'random'"),
     ],
 )
 def test_wrong_arguments_are_errors(build_data: DataBuilder, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         evaluate(**{"systems": [ByLength(), "bm25"], "data": build_data(), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"dtype": "flot16"}, "`dtype` must be one of .*Did you mean 'float16'"),
+        ({"device": "cuba"}, "`device` must be one that torch knows, such as 'cpu'.*; got 'cuba'"),
+    ],
+)
+def test_wrong_options_are_reported_before_anything_runs(
+    build_data: DataBuilder, options: dict[str, str], text: str
+) -> None:
+    model = InputOrder()
+    with pytest.raises(ArgumentError, match=text):
+        evaluate([model, "mvp-mini"], build_data(), **options)
+    assert model.lists == []
+
+
+def test_queries_of_a_run_that_nobody_judged_are_counted(build_data: DataBuilder, run_file: Path) -> None:
+    """The file has one of the six queries, and two that are none."""
+    with run_file.open("a") as file:
+        file.write("x1 Q0 d09 1 2.5 x\nx2 Q0 d05 2 1.5 x\n")
+    evaluation = compare([run_file], build_data()).results[1].evaluation
+    assert (evaluation.n_unjudged, evaluation.n_missing) == (2, 5)
 
 
 @pytest.mark.parametrize(

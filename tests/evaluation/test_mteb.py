@@ -136,6 +136,17 @@ def test_lists_stay_whole_when_they_come_in_portions(listwise: Any, monkeypatch:
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+def test_queries_that_share_an_id_are_told_apart(listwise: Any) -> None:
+    texts = list(DOCUMENTS.values())[:4]
+    queries = ["what is a bow"] * 2 + ["wind"] * 2
+    found = as_mteb_model(listwise).predict([{"id": ["q"] * 4, "text": queries}], [{"text": texts}])
+    expected = [
+        *listwise.predict(list(zip(queries[:2], texts[:2], strict=True))),
+        *listwise.predict(list(zip(queries[2:], texts[2:], strict=True))),
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_lists_without_ids_are_told_apart_by_the_query(listwise: Any) -> None:
     texts = list(DOCUMENTS.values())[:5]
     queries = ["what is a bow"] * 3 + ["wind"] * 2

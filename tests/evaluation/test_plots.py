@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fletching.errors import ArgumentError, MissingExtraError
-from fletching.evaluation.plots import leaves_zero_out, plot_comparison
+from fletching.evaluation.plots import plot_comparison
 from fletching.evaluation.results import Comparison, Cost, Difference, SystemResult
 from fletching.metrics import Interval, RunEvaluation
 
@@ -106,7 +106,7 @@ def test_measure_that_was_not_computed_is_refused() -> None:
     ("low", "high", "expected"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0.0, 0.1, False)]
 )
 def test_zero_outside_is_a_difference(low: float, high: float, expected: bool) -> None:
-    assert leaves_zero_out(Interval(0.0, low, high, 0.95)) is expected
+    assert Difference(Interval(0.0, low, high, 0.95), 1.0).leaves_zero_out is expected
 
 
 def test_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

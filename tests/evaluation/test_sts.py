@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import fletching
 from fletching.data import SentencePair
 from fletching.errors import ArgumentError, CheckpointError, FletchingError
 from fletching.evaluation.data_set import STSSet
@@ -229,3 +230,49 @@ def test_swapping_equals_its_definition(measure: str) -> None:
 
     found = _test_by_swapping(measure, gold, first, second, n_resamples=20_000, seed=0)
     assert found == pytest.approx(share, abs=0.02)  # 5 standard errors of 20,000 draws
+
+
+def test_swaps_that_make_a_system_constant_do_not_count() -> None:
+    """Two pairs, two opposite systems: half of all swaps make both constant, the others differ as much."""
+    gold, values = np.array([0.0, 1.0]), np.array([1.0, 2.0])
+
+    assert _test_by_swapping("pearson", gold, values, -values, n_resamples=1000, seed=0) == 1
+
+
+# --- failures ---
+
+
+class Broken(Lengths):
+    def predict(self, pairs: Sequence[tuple[str, str]], **kwargs: Any) -> NDArray[np.float64]:
+        raise KeyError("weight")
+
+
+def test_failure_of_a_model_names_the_system() -> None:
+    with pytest.raises(FletchingError, match="System 'Broken': it failed with KeyError"):
+        evaluate_sts([Broken()], DATA)
+
+
+def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ArgumentError, match="evaluate_sts: `cache` must be a folder that can be written"):
+        evaluate_sts([Lengths()], DATA, cache=tmp_path / "file")
+
+
+def test_data_without_a_digest_are_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"`data\.digest` must be set where results are to be kept"):
+        evaluate_sts([Lengths()], STSSet("archery", DATA.pairs), cache=tmp_path)
+
+
+def test_negative_seed_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="`seed` must be a whole number of at least 0; got -1"):
+        evaluate_sts([Lengths()], DATA, seed=-1)
+
+
+def test_batch_size_reaches_a_reranker(reranker: str) -> None:
+    model = fletching.load(reranker, device="cpu")
+    sizes = []
+    model.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0]["input_ids"])))
+    evaluate_sts([model], DATA, batch_size=2)
+
+    assert max(sizes) == 2

@@ -432,3 +432,12 @@ def test_fingerprint_of_an_object_is_its_own_or_unknown() -> None:
 
     assert open_system(Positions()).fingerprint() == ""
     assert open_system(Known()).fingerprint() == "v1"
+
+
+def test_fingerprint_of_an_object_changes_with_its_options() -> None:
+    class Known(LangChainLike):
+        def fingerprint(self) -> str:
+            return "v1"
+
+    whole, cut = (open_system(Known(), truncate_dim=dim).fingerprint() for dim in (None, 2))
+    assert whole != cut != ""

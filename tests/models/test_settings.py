@@ -31,6 +31,7 @@ EMPTY: dict[str, Any] = {"__dict__": {}, "__pydantic_private__": None}
     [
         *("token", "TOKEN", "use_auth_token", "tokens", "access_token", "api_key", "X-Api-Key", "APIKEY"),
         *("client_secret", "Password", "Authorization", "tokenizer_secret", "max_secret_tokens", "hf_tokens"),
+        *("session_tokens", "admin_tokens", "login_hf_tokens", "videos_token", "launchpad_token"),
     ],
 )
 @pytest.mark.parametrize("value", ["x", b"x", 1234, 0.5, ["x"], {"first": "x"}])

@@ -17,12 +17,28 @@ def test_words_are_lower_case_runs() -> None:
     assert split_words("The St. Louis Cardinals? x_1") == ["the", "st", "louis", "cardinals", "x_1"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी, क्षत्रिय।", ["हिन्दी", "क्षत्रिय"]),
+        ("வணக்கம்!", ["வணக்கம்"]),
+        ("مُحَمَّد", ["مُحَمَّد"]),
+        ("cafe\N{COMBINING ACUTE ACCENT} au", ["cafe\N{COMBINING ACUTE ACCENT}", "au"]),
+        ("\N{COMBINING ACUTE ACCENT} au", ["au"]),
+        ("İstanbul", ["i\N{COMBINING DOT ABOVE}stanbul"]),
+    ],
+    ids=["hindi", "tamil", "arabic", "accent", "accent-alone", "dotted-i"],
+)
+def test_marks_belong_to_their_word(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
 def test_chinese_is_cut_at_the_words_of_the_dictionary() -> None:
     assert split_chinese_words("学生去图书馆看书。") == ["学生", "去", "图书馆", "看书"]
 
 
 def test_chinese_splitter_leaves_other_scripts_as_words_does() -> None:
-    text = "Who likes Café_1 crème, 3.14?"
+    text = "Who likes Café_1 crème, 3.14? हिन्दी"
     assert split_chinese_words(text) == split_words(text)
 
 

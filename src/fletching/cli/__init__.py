@@ -9,8 +9,10 @@ runs, so that ``fletching --help`` answers at once.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 from pkgutil import iter_modules
 from typing import Annotated, Any
 
@@ -25,6 +27,8 @@ __all__ = ["build_app", "main"]
 
 def main() -> None:
     """Run the command line and exit: 0 success, 1 a check failed, 2 the user's mistake, 130 Ctrl-C."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot print
     build_app()()
 
 

@@ -31,17 +31,19 @@ def print_comparison(comparison: Comparison, notes: Sequence[str]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
+    dash = ".." if console.options.ascii_only else _DASH
     at_most = max(1, (console.width - _NAME_WIDTH) // _MEASURE_WIDTH)
     n_tables = -(-len(comparison.measures) // at_most)
     per_table = -(-len(comparison.measures) // n_tables)  # tables of about the same width
     for start in range(0, len(comparison.measures), per_table):
-        console.print(_build_quality(comparison, comparison.measures[start : start + per_table]), "")
+        some = comparison.measures[start : start + per_table]
+        console.print(_build_quality(comparison, some, dash), "")
     _print_costs(console, comparison)
     for note in notes:
         console.print(one_line(note), style="dim", markup=False)
 
 
-def _build_quality(comparison: Comparison, measures: Sequence[str]) -> Table:
+def _build_quality(comparison: Comparison, measures: Sequence[str], dash: str) -> Table:
     """A row for each system: means with intervals, below them the differences to the baseline."""
     from rich.text import Text
 
@@ -53,28 +55,27 @@ def _build_quality(comparison: Comparison, measures: Sequence[str]) -> Table:
         name = Text(names[result.name])
         if result.first_stage_recall is not None and result.first_stage:
             name.append(f"\nfirst stage {result.first_stage_recall:.2f}", "dim")
-        table.add_row(name, *(_draw_cell(result, measure) for measure in measures))
+        table.add_row(name, *(_draw_cell(result, measure, dash) for measure in measures))
     return table
 
 
-def _draw_cell(result: SystemResult, measure: str) -> Any:
+def _draw_cell(result: SystemResult, measure: str, dash: str) -> Any:
     from rich.text import Text
 
     interval = result.intervals[measure]
-    cell = Text.assemble((f"{interval.mean:.4f}", "bold"), (f" {_word_range(interval)}", "dim"))
+    cell = Text.assemble((f"{interval.mean:.4f}", "bold"), (f" {_word_range(interval, dash)}", "dim"))
     if measure in result.differences:
-        found = result.differences[measure].interval
-        is_clear = not found.low <= 0 <= found.high
+        found, is_clear = result.differences[measure].interval, result.differences[measure].leaves_zero_out
         cell.append(
             f"\n{round(found.mean, 3) + 0.0:+.3f}{'*' if is_clear else ''}", "" if is_clear else "dim"
         )
-        cell.append(f" {_word_range(found)}", "dim")
+        cell.append(f" {_word_range(found, dash)}", "dim")
     return cell
 
 
-def _word_range(interval: Interval) -> str:
+def _word_range(interval: Interval, dash: str) -> str:
     low, high = (round(end, 2) + 0.0 for end in (interval.low, interval.high))  # + 0.0: no minus zero
-    return f"{low:.2f}{_DASH}{high:.2f}"
+    return f"{low:.2f}{dash}{high:.2f}"
 
 
 def _print_costs(console: Console, comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from fletching.errors import bad_argument, missing_extra
 
 __all__ = ["Plot", "check_plot"]
+
+_FIGURES = (".png", ".svg", ".pdf")
 
 Plot = Annotated[Path | None, typer.Option(help="Draw it into this file: .png, .svg, .pdf (extra plot).")]
 
@@ -28,10 +31,10 @@ def check_plot(owner: str, path: Path | None) -> None:
     if path is None:
         return
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
+        import_module("matplotlib.backend_bases")
     except ImportError as error:
         raise missing_extra(owner, "matplotlib", "plot") from error
-    if path.suffix.removeprefix(".") not in FigureCanvasBase.filetypes:
+    if path.suffix.lower() not in _FIGURES:
         raise bad_argument(owner, "--plot", "a file that ends in .png, .svg or .pdf", str(path))
-    if not path.parent.is_dir():
+    if path.is_dir() or not path.absolute().parent.is_dir():
         raise bad_argument(owner, "--plot", "a file in an existing folder", str(path))

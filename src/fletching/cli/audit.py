@@ -46,7 +46,7 @@ def command(
     no_card: Annotated[bool, typer.Option("--no-card", help="Write no model card.")] = False,
     max_lists: Annotated[int, typer.Option(min=1, help="Lists to draw.")] = 20,
     max_documents: Annotated[int, typer.Option(min=2, help="Passages to draw for each list.")] = 20,
-    seed: Annotated[int, typer.Option(help="Decides what is drawn, and how it is shuffled.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is drawn, and how it is shuffled.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
     as_json: AsJson = False,

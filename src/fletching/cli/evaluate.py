@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,8 @@ import typer
 
 from fletching.cli._models import quieten, someone_watches
 from fletching.cli._output import AsJson, one_line, print_json
-from fletching.errors import bad_argument, missing_extra
+from fletching.cli._plots import Plot, check_plot
+from fletching.errors import bad_argument
 
 if TYPE_CHECKING:
     from fletching.evaluation import Comparison, EvaluationSet, STSSet
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _OWNER = "fletching evaluate"
-_FIGURES = (".png", ".svg", ".pdf")
 
 
 def command(
@@ -68,7 +67,9 @@ def command(
     ] = None,
     shuffle: Annotated[
         int | None,
-        typer.Option(metavar="SEED", help="Hand candidates to rerankers in a random order, not best first."),
+        typer.Option(
+            metavar="SEED", min=0, help="Hand candidates to rerankers in a random order, not best first."
+        ),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...")] = None,
@@ -83,16 +84,14 @@ def command(
         Path | None,
         typer.Option(metavar="FOLDER", help="Write the results, the table by query and run files here."),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw quality, latency and differences here.")
-    ] = None,
+    plot: Plot = None,
     as_json: AsJson = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated values instead of text.")
     ] = False,
 ) -> None:
     """Compare systems on judged queries: quality with intervals, and what it costs."""
-    _check_options(as_json, as_csv, no_cache, cache, plot)
+    _check_options(as_json, as_csv, no_cache, cache, output=output, plot=plot)
     quieten()
     logging.getLogger("fletching").addHandler(
         logging.NullHandler()
@@ -103,7 +102,7 @@ def command(
     options = {key: value for key, value in {"dtype": dtype, "device": device}.items() if value is not None}
     systems = _find_systems(models, data, options)
     settings = {
-        "baseline": baseline,
+        "baseline": dict(zip(models, systems, strict=True)).get(baseline or "", baseline),
         "cache": None if no_cache else _find_cache(cache),
         "show_progress_bar": someone_watches(),
         **options,
@@ -132,21 +131,25 @@ def command(
 
 
 def _check_options(
-    as_json: bool, as_csv: bool, no_cache: bool, cache: Path | None, plot: Path | None
+    as_json: bool,
+    as_csv: bool,
+    no_cache: bool,
+    cache: Path | None,
+    *,
+    output: Path | None,
+    plot: Path | None,
 ) -> None:
     """Refuse what would fail after the work."""
     if as_json and as_csv:
         raise bad_argument(_OWNER, "--csv", "left out where --json is given", True)
     if no_cache and cache is not None:
         raise bad_argument(_OWNER, "--cache", "left out where --no-cache is given", str(cache))
-    if plot is None:
-        return
-    if find_spec("matplotlib") is None:
-        raise missing_extra(_OWNER, "matplotlib", "plot")
-    if plot.suffix.lower() not in _FIGURES:
-        raise bad_argument(_OWNER, "--plot", f"a file that ends in {', '.join(_FIGURES)}", str(plot))
-    if not plot.absolute().parent.is_dir():
-        raise bad_argument(_OWNER, "--plot", "a file in an existing folder", str(plot))
+    check_plot(_OWNER, plot)
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise bad_argument(_OWNER, "--output", "a folder that can be written", str(output)) from error
 
 
 def _find_systems(models: Sequence[str], data: Path, options: dict[str, Any]) -> list[str]:
@@ -238,6 +241,8 @@ def _word_conventions(comparison: Comparison, data: EvaluationSet | STSSet) -> s
     stages = [names.get(name, name) for name in found]
     if stages:
         sentence += f"; first stage: recall of {', '.join(stages)}, whose candidates are ordered"
+    if comparison.order == "shuffled" and stages:
+        sentence += "; rerankers read them in a random order"
     return f"{sentence}."
 
 

@@ -4,7 +4,7 @@
 - `comparison.py`: `evaluate`, several systems side by side; `results.py`: what comes out
 - `systems.py`: from what a user names to a system; `interface.py`: what every system can be asked;
   `answering.py`: runs, BM25, rerankers; `encoding.py`: embedders of all families, and `vectors.py`, what they
-  make of texts
+  make of texts; `streaming.py`: dense search of many queries, which keeps no vector of a passage
 - `bm25.py`: word overlap
 - `sts.py`: the same for sentence pairs
 - `report.py`: rows, JSON, CSV, files; `plots.py`: one figure

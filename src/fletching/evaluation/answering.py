@@ -100,7 +100,7 @@ class RerankerSystem(System):
     def __init__(self, name: str, model: Any, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(name)
         self.model = model
-        self._options = dict(options or {})
+        self.options = dict(options or {})
         self._texts: dict[str, str] = {}
         self.lost_tokens = 0 if isinstance(model, Reranker) else None
 
@@ -111,7 +111,7 @@ class RerankerSystem(System):
 
     def fingerprint(self) -> str:
         """Name what the model computes."""
-        return describe_model(self.model, self._options)
+        return describe_model(self.model, self.options)
 
     def prepare(self, documents: Iterable[tuple[str, str]], *, keep: Keep | None = None) -> None:
         """Remember the texts."""
@@ -120,9 +120,9 @@ class RerankerSystem(System):
     def _score(self, query_id: str, query: str, ids: list[str]) -> Scores:
         texts = look_up(self._texts, ids)
         try:
-            hits = self.model.rank(query, texts, **self._options)
+            hits = self.model.rank(query, texts, **self.options)
         except FletchingError as error:
-            place = find_culprit(texts, lambda part: self.model.rank(query, part, **self._options))
+            place = find_culprit(texts, lambda part: self.model.rank(query, part, **self.options))
             at = "" if place is None else f", document {ids[place]!r}"
             raise FletchingError(f"System {self.name!r}, query {query_id!r}{at}: {error}") from error
         lost = getattr(hits, "lost_tokens", None)

@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -32,6 +33,7 @@ from fletching.evaluation.vectors import Arrays
 __all__ = ["Answer", "Prepared", "Store", "make_folder", "open_store"]
 
 _JSON = ".json"
+_LIBRARIES = ("torch", "transformers", "sentence-transformers")  # other versions may compute other scores
 
 
 @dataclass(frozen=True)
@@ -150,22 +152,26 @@ class Store:
             _write(path, b"".join(_format_answer(key, answer) for key, answer in self.answers.items()))
 
 
-def make_folder(folder: str | Path) -> None:
+def make_folder(owner: str, folder: str | Path, *, data: str) -> None:
     """Make a cache folder if it is missing.
 
     Args:
+        owner: The call named in errors.
         folder: The folder.
+        data: Digest of the data.
 
     Raises:
-        ArgumentError: If nothing can be written there.
+        ArgumentError: If nothing can be written there, or the digest is empty.
     """
+    if not data:
+        raise bad_argument(owner, "data.digest", "set where results are to be kept", data)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise bad_argument("evaluate", "cache", "a folder that can be written", str(folder)) from error
+        raise bad_argument(owner, "cache", "a folder that can be written", str(folder)) from error
     if not writable:
-        raise bad_argument("evaluate", "cache", "a folder that can be written", str(folder))
+        raise bad_argument(owner, "cache", "a folder that can be written", str(folder))
 
 
 def open_store(
@@ -185,7 +191,8 @@ def open_store(
     """
     if folder is None or not fingerprint:
         return Store()
-    vectors_key = {"fingerprint": fingerprint, "fletching": __version__}
+    versions = {name: version(name) for name in _LIBRARIES}
+    vectors_key = {"fingerprint": fingerprint, "fletching": __version__, **versions}
     answers_key = {**vectors_key, "data": data, **settings}
     answers = Path(folder) / "answers" / _hash(answers_key)
     vectors = Path(folder) / "vectors" / _hash(vectors_key)

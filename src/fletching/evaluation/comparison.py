@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,21 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fletching.errors import (
-    ArgumentError,
-    CheckpointError,
-    DataError,
-    FletchingError,
-    MissingExtraError,
-    bad_argument,
-    bad_choice,
-    missing_extra,
-)
+from fletching.errors import DataError, bad_argument, bad_choice, missing_extra
 from fletching.evaluation.answering import RunSystem
 from fletching.evaluation.cache import Answer, Prepared, Store, make_folder, open_store
 from fletching.evaluation.costs import Meter, sum_costs
 from fletching.evaluation.data_set import EvaluationSet
-from fletching.evaluation.planning import Entry, hash_lists, plan_systems
+from fletching.evaluation.planning import Entry, check_seed, failure_named, hash_lists, plan_systems
 from fletching.evaluation.results import Comparison, Cost, Difference, SystemResult
 from fletching.evaluation.systems import System, open_system
 from fletching.evaluation.vectors import Arrays
@@ -43,7 +33,6 @@ from fletching.metrics import (
 from fletching.metrics.measures import parse_measure
 from fletching.models.inputs import check_positive
 from fletching.progress import progress_bar, track
-from fletching.registry import summarise
 
 __all__ = ["ORDERS", "evaluate"]
 
@@ -123,6 +112,7 @@ def evaluate(
         1.0
     """
     names = _check_arguments(measures, depth, rerank_depth, order, n_resamples)
+    check_seed(_OWNER, seed)
     _check_data(data, cache)
     entries = plan_systems(systems, data, model_options)
     baseline = entries[0].name if baseline is None else baseline
@@ -134,7 +124,7 @@ def evaluate(
     settings = _Settings(data, pool, depth, order, seed, cache, show_progress_bar, model_options)
     answers: list[_Answers] = []
     for place, entry in enumerate(entries):
-        with _failure_named(entry.name):
+        with failure_named(entry.name):
             answers.append(_answer(entry, settings))
         if place == 0 and data.candidates is None and any(entry.orders for entry in entries):
             pool.fill(answers[0].run, rerank_depth or _RERANKED)
@@ -238,9 +228,7 @@ def _check_data(data: EvaluationSet, cache: str | Path | None) -> None:
         domain = f"lists for the judged queries, such as {next(iter(data.queries))!r}"
         raise bad_argument(_OWNER, "data.candidates", domain, list(data.candidates)[:3])
     if cache is not None:
-        if not data.digest:
-            raise bad_argument(_OWNER, "data.digest", "set where results are to be kept", data.digest)
-        make_folder(cache)
+        make_folder(_OWNER, cache, data=data.digest)
 
 
 # --- the work ---
@@ -251,7 +239,8 @@ def _answer(entry: Entry, settings: _Settings) -> _Answers:
     data, pool = settings.data, settings.pool
     if isinstance(entry.system, RunSystem):
         system: System = entry.system
-        run = {query: found for query in data.queries if (found := system.search(query, "", settings.depth))}
+        asked = [*data.queries, *(query for query in entry.system.run if query not in data.queries)]
+        run = {query: found for query in asked if (found := system.search(query, "", settings.depth))}
         return _Answers(entry.kind, system.fingerprint(), run, Cost(), from_cache=False)
     meter = Meter()
     system = open_system(entry.system, name=entry.name, **settings.model_options)
@@ -320,23 +309,6 @@ def _ask(
             advance(1)
 
 
-@contextmanager
-def _failure_named(name: str) -> Iterator[None]:
-    """Say which system failed."""
-    try:
-        yield
-    except (MissingExtraError, DataError):  # a file is to blame, or what is not installed
-        raise
-    except FletchingError as error:
-        if repr(name) in str(error):
-            raise
-        kinds = (ArgumentError, CheckpointError, FletchingError)
-        kind = next(kind for kind in kinds if isinstance(error, kind))
-        raise kind(f"System {name!r}: {error}") from error
-    except Exception as error:
-        raise FletchingError(f"System {name!r}: it failed with {summarise(error)}.") from error
-
-
 def _free_memory() -> None:
     """Let go of a model: it and its card refer to each other."""
     gc.collect()
@@ -389,8 +361,16 @@ def _compare(
                 from_cache=answer.from_cache,
             )
         )
-    skipped = dict(data.skipped)
-    return Comparison(data.name, data.digest, measures, baseline, tuple(results), skipped, settings.order)
+    return Comparison(
+        data.name,
+        data.digest,
+        measures,
+        baseline,
+        tuple(results),
+        dict(data.skipped),
+        settings.order,
+        data.relevance_level,
+    )
 
 
 def _measure(

@@ -195,11 +195,13 @@ def describe_model(model: Any, options: Mapping[str, Any]) -> str:
         options: Arguments of its calls.
 
     Returns:
-        Hexadecimal digits; for an object what its ``fingerprint()`` returns, and nothing if it has none.
+        Hexadecimal digits; for an object what its ``fingerprint()`` returns, with the settings if there are
+        any, and nothing if it has none.
     """
     if not isinstance(model, nn.Module):
         own = getattr(model, "fingerprint", None)
-        return str(own()) if callable(own) else ""
+        found = str(own()) if callable(own) else ""
+        return f"{found} {sorted(options.items())!r}" if found and options else found
     settings = {
         "options": dict(options),
         "device": str(getattr(model, "device", "")).partition(":")[0],

@@ -148,8 +148,8 @@ class MTEBReranker:
         """Score the pairs of all lists.
 
         Args:
-            inputs1: Batches of queries, one for each pair. Neighbouring pairs with the same ``"id"`` are one
-                list; without ids, those with the same ``"text"``.
+            inputs1: Batches of queries, one for each pair. Neighbouring pairs with the same ``"id"`` and
+                ``"text"`` are one list; without ids, those with the same ``"text"``.
             inputs2: Batches of documents, one for each pair.
             batch_size: Most pairs of one micro-batch, as in `Reranker.rank`; it moves no score.
             show_progress_bar: Whether to draw progress bars.
@@ -285,7 +285,7 @@ def _read_lists(queries: Batches, documents: Batches) -> Iterator[tuple[str, lis
         for left, right in zip(queries, documents, strict=True)
         for pair in zip(left.get("id") or left["text"], left["text"], right["text"], strict=True)
     )
-    for _, group in groupby(pairs, key=itemgetter(0)):
+    for _, group in groupby(pairs, key=itemgetter(0, 1)):
         rows = list(group)
         yield rows[0][1], [document for _, _, document in rows]
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fletching.errors import bad_argument
+from fletching.errors import (
+    ArgumentError,
+    CheckpointError,
+    DataError,
+    FletchingError,
+    MissingExtraError,
+    bad_argument,
+)
 from fletching.evaluation.answering import BM25_NAME, RunSystem
 from fletching.evaluation.bm25 import BM25
 from fletching.evaluation.data_set import EvaluationSet
 from fletching.evaluation.systems import find_system_kind, name_system, open_system
+from fletching.registry import summarise
 
-__all__ = ["Entry", "hash_lists", "plan_systems"]
+__all__ = ["Entry", "check_seed", "failure_named", "hash_lists", "plan_systems"]
 
 _OWNER = "evaluate"
 
@@ -122,3 +131,44 @@ def hash_lists(lists: Mapping[str, Iterable[str] | Mapping[str, float]]) -> str:
         items = list(ids.items()) if isinstance(ids, Mapping) else list(ids)
         digest.update(repr((query, items)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def check_seed(owner: str, seed: object) -> None:
+    """Refuse a seed that numpy does not take, before anything is computed.
+
+    Args:
+        owner: The call named in the error.
+        seed: Anything.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise bad_argument(owner, "seed", "a whole number of at least 0", seed)
+
+
+@contextmanager
+def failure_named(name: str) -> Iterator[None]:
+    """Say which system failed, whatever it raises.
+
+    Args:
+        name: Of the system.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        FletchingError: If the body fails; of the same class if it raised one of ours.
+    """
+    try:
+        yield
+    except (MissingExtraError, DataError):  # a file is to blame, or what is not installed
+        raise
+    except FletchingError as error:
+        if repr(name) in str(error):
+            raise
+        kinds = (ArgumentError, CheckpointError, FletchingError)
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"System {name!r}: {error}") from error
+    except Exception as error:
+        raise FletchingError(f"System {name!r}: it failed with {summarise(error)}.") from error

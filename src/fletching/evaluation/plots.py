@@ -71,8 +71,9 @@ def plot_comparison(comparison: Comparison, measure: str | None = None) -> Figur
     right.axvline(0, color=_GREY, linewidth=1)
     for place, result in enumerate(results):
         if measure in result.differences:
-            interval = result.differences[measure].interval
-            _draw_interval(right, place, interval, colours[result.name], "{:+.4f}", leaves_zero_out(interval))
+            found = result.differences[measure]
+            colour, is_filled = colours[result.name], found.leaves_zero_out
+            _draw_interval(right, place, found.interval, colour, "{:+.4f}", is_filled)
         else:
             right.plot([0], [place], "o", color=colours[result.name])
     names = shorten_names([result.name for result in results])
@@ -81,22 +82,6 @@ def plot_comparison(comparison: Comparison, measure: str | None = None) -> Figur
         tick.set_color(colours[result.name])
     right.set(xlabel=f"difference to {names[comparison.baseline]}, {label}")
     return figure
-
-
-def leaves_zero_out(interval: Interval) -> bool:
-    """Say whether an interval of a difference speaks for one.
-
-    Args:
-        interval: Of the difference.
-
-    Returns:
-        Whether zero is outside.
-
-    Example:
-        >>> leaves_zero_out(Interval(0.2, 0.1, 0.3, 0.95)), leaves_zero_out(Interval(0.2, -0.1, 0.5, 0.95))
-        (True, False)
-    """
-    return not interval.low <= 0 <= interval.high
 
 
 def _choose_colours(comparison: Comparison) -> dict[str, str]:

@@ -45,12 +45,15 @@ def describe_results(comparison: Comparison) -> list[dict[str, Any]]:
         For each system ``name``, ``kind``, ``metrics`` (measure -> ``value``, ``low``, ``high``),
         ``baseline`` and ``differences`` to it (likewise, and ``p_value``), ``latency_ms`` (``mean``, ``p50``,
         ``p95``, ``p99``; empty where it is not known), ``tokens`` and the other costs, ``first_stage`` and
-        ``first_stage_recall``, ``queries`` (counts), ``data`` and ``from_cache``.
+        ``first_stage_recall``, ``queries`` (counts), ``data`` (``name``, ``digest``, ``skipped``,
+        ``relevance_level``, and the ``order`` of the candidates) and ``from_cache``.
     """
     data = {
         "name": comparison.data_name,
         "digest": comparison.data_digest,
         "skipped": dict(comparison.skipped),
+        "relevance_level": comparison.relevance_level,
+        "order": comparison.order,
     }
     return [_describe(result, comparison.baseline, data) for result in comparison.results]
 

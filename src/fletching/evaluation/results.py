@@ -47,6 +47,11 @@ class Difference:
     interval: Interval
     p_value: float
 
+    @property
+    def leaves_zero_out(self) -> bool:
+        """Whether the interval speaks for a difference: zero is outside."""
+        return not self.interval.low <= 0 <= self.interval.high
+
 
 @dataclass(frozen=True)
 class SystemResult:
@@ -93,6 +98,7 @@ class Comparison:
         results: In the order asked for; the first stage, where there is one, comes first.
         skipped: What was left out of the data, and how many.
         order: How candidates were handed to rerankers: ``"first_stage"``, best first, or ``"shuffled"``.
+        relevance_level: Lowest grade that binary measures count.
     """
 
     data_name: str
@@ -102,3 +108,4 @@ class Comparison:
     results: tuple[SystemResult, ...]
     skipped: Mapping[str, int]
     order: str = "first_stage"
+    relevance_level: int = 1

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from sentence_transformers.util import pairwise_cos_sim
 
 from fletching.errors import FletchingError, bad_argument, bad_choice
-from fletching.evaluation.cache import Answer, open_store
+from fletching.evaluation.cache import Answer, make_folder, open_store
 from fletching.evaluation.costs import Meter, sum_costs
 from fletching.evaluation.data_set import STSSet
+from fletching.evaluation.planning import check_seed, failure_named
 from fletching.evaluation.results import Comparison, Cost, Difference, SystemResult
 from fletching.evaluation.systems import (
     EncoderSystem,
@@ -41,6 +42,8 @@ _KINDS = ("embedder", "sparse", "multi_vector", "reranker")
 _BLOCK = 512  # pairs scored at once: what an interrupted run loses at most
 _LEVEL = 0.95
 _DRAWS_AT_ONCE = 1 << 18  # 8 bytes each, a few times over: fits into the cache
+
+_CONSTANT = 1e-9  # variance, of numbers whose own is 1, that is none but for rounding
 
 Floats = NDArray[np.float64]
 
@@ -80,10 +83,10 @@ def evaluate_sts(
         it took stands in ``prepare_seconds``: pairs are scored all at once.
 
     Raises:
-        ArgumentError: If a system scores no pairs, two have one name, or ``baseline`` is none of them;
-            nothing has been computed then.
+        ArgumentError: If a system scores no pairs, two have one name, ``baseline`` is none of them, or
+            nothing can be kept in ``cache``; nothing has been computed then.
         CheckpointError: If a name belongs to no checkpoint, or it cannot be opened.
-        FletchingError: If a system scores all pairs alike, or one with NaN.
+        FletchingError: If a system fails, scores all pairs alike, or one with NaN; the text names it.
     """
     if isinstance(systems, (str, Path)):
         raise bad_argument(_OWNER, "systems", "a list of systems", systems, "Pass a list, even for one")
@@ -96,6 +99,7 @@ def evaluate_sts(
     if not named:
         raise bad_argument(_OWNER, "systems", "at least one system", systems)
     check_positive(_OWNER, "n_resamples", n_resamples)
+    check_seed(_OWNER, seed)
     baseline = next(iter(named)) if baseline is None else baseline
     if baseline not in named:
         raise bad_choice(_OWNER, "baseline", named, baseline)
@@ -104,10 +108,14 @@ def evaluate_sts(
             domain = "embedders and rerankers, since the data are sentence pairs"
             raise bad_argument(_OWNER, "systems", domain, name)
 
+    if cache is not None:
+        make_folder(_OWNER, cache, data=data.digest)
+
     gold = np.array([pair.score for pair in data.pairs])
-    scored = [
-        _score(name, system, data, cache, show_progress_bar, model_options) for name, system in named.items()
-    ]
+    scored = []
+    for name, system in named.items():
+        with failure_named(name):
+            scored.append(_score(name, system, data, cache, show_progress_bar, model_options))
     reference = next(found.similarities for found in scored if found.name == baseline)
     draws = {found.name: _resample(gold, found.similarities, n_resamples, seed) for found in scored}
     results = []
@@ -179,7 +187,7 @@ def _compare(system: System, first: list[str], second: list[str]) -> Floats:
         if not callable(getattr(system.model, "predict", None)):
             raise FletchingError(f"System {system.name!r}: it has no `predict`, which scores pairs.")
         pairs = list(zip(first, second, strict=True))
-        return np.asarray(system.model.predict(pairs, show_progress_bar=False), dtype=np.float64)
+        return np.asarray(system.model.predict(pairs, **system.options), dtype=np.float64)
     assert isinstance(system, EncoderSystem), "checked before anything was opened"
     encoder = system.encoder
     if isinstance(encoder, AdapterEncoder):
@@ -290,7 +298,8 @@ def _test_by_swapping(
     that all sums are products with the matrix of signs.
 
     Returns:
-        The p-value; the systems as they are count as one more draw.
+        The p-value; the systems as they are count as one more draw. Swaps that make a side constant, which
+        correlates with nothing, are left out.
     """
     a, b, g = (_standardise(measure, values) for values in (first, second, gold))
     m, d = (a + b) / 2, (a - b) / 2
@@ -300,20 +309,23 @@ def _test_by_swapping(
     def subtract(signs: Floats) -> Floats:
         product, total, cross = (signs @ sides).T
         spread = total**2 / len(g)
-        difference: Floats = (fixed + product) / np.sqrt(square + cross - spread) - (
-            fixed - product
-        ) / np.sqrt(square - cross - spread)
+        norms = np.stack([square + cross - spread, square - cross - spread])
+        norms[:, norms.min(axis=0) <= _CONSTANT * len(g)] = np.nan
+        first_norms, second_norms = np.sqrt(norms)
+        difference: Floats = (fixed + product) / first_norms - (fixed - product) / second_norms
         return difference / np.sqrt(len(g))
 
     observed = abs(float(subtract(np.ones((1, len(g))))[0]))
     generator = np.random.default_rng(seed)
     rows = max(1, _DRAWS_AT_ONCE // len(g))
-    hits = 0
+    hits = n_draws = 0
     for start in range(0, n_resamples, rows):
         shape = (min(rows, n_resamples - start), len(g))
         signs = (2 * generator.integers(0, 2, shape) - 1).astype(np.float64)
-        hits += int(np.count_nonzero(np.abs(subtract(signs)) >= observed - 1e-12))
-    return (1 + hits) / (1 + n_resamples)
+        differences = np.abs(subtract(signs))
+        hits += int(np.count_nonzero(differences >= observed - 1e-12))
+        n_draws += int(np.count_nonzero(~np.isnan(differences)))
+    return (1 + hits) / (1 + n_draws)
 
 
 def _standardise(measure: str, values: Floats) -> Floats:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sentence_transformers
+import torch
 from sentence_transformers.base.model import BaseModel
 
 from fletching.data import read_run
-from fletching.errors import bad_argument, bad_record
+from fletching.errors import CheckpointError, bad_argument, bad_record, did_you_mean
 from fletching.evaluation.answering import BM25_NAME, BM25System, RerankerSystem, RunSystem, ScorerSystem
 from fletching.evaluation.bm25 import BM25
 from fletching.evaluation.encoding import EncoderSystem
 from fletching.evaluation.interface import System, hash_file
 from fletching.evaluation.vectors import AdapterEncoder, DenseEncoder, MultiVectorEncoder, SparseEncoder
+from fletching.models.hardware import resolve_dtype
 from fletching.models.loading import find_kind, load
 
 __all__ = ["System", "find_system_kind", "name_system", "open_system"]
@@ -39,7 +42,7 @@ def find_system_kind(system: Any, **model_options: Any) -> str:
         Its ``kind``.
 
     Raises:
-        ArgumentError: If nothing here can rank with it.
+        ArgumentError: If nothing here can rank with it, or torch does not know the device or dtype.
         CheckpointError: If the name belongs to no checkpoint.
         DataError: If it is the name of a run file that does not exist.
     """
@@ -53,7 +56,15 @@ def find_system_kind(system: Any, **model_options: Any) -> str:
             return RunSystem.kind
         if name.endswith(_RUN_SUFFIXES) and not Path(name).is_dir():
             raise bad_record(name, None, None, "an existing run file", "none under this name")
-        return find_kind(system, **{key: model_options[key] for key in _HUB_OPTIONS if key in model_options})
+        _check_device_and_dtype(model_options)
+        hub_options = {key: model_options[key] for key in _HUB_OPTIONS if key in model_options}
+        try:
+            return find_kind(system, **hub_options)
+        except CheckpointError as error:
+            suggestion = did_you_mean(name.lower(), [BM25_NAME])
+            if not suggestion:
+                raise
+            raise CheckpointError(f"{error} {suggestion}.") from error
     if isinstance(system, BM25):
         return BM25System.kind
     if isinstance(system, sentence_transformers.SparseEncoder):
@@ -69,6 +80,24 @@ def find_system_kind(system: Any, **model_options: Any) -> str:
     if callable(getattr(system, "score", None)):
         return ScorerSystem.kind
     raise bad_argument("open_system", "system", _MODELS, system)
+
+
+def _check_device_and_dtype(model_options: Mapping[str, Any]) -> None:
+    """Refuse a device or dtype that nobody knows, before anything is opened.
+
+    Args:
+        model_options: As for `open_system`.
+
+    Raises:
+        ArgumentError: If torch does not know one of them.
+    """
+    device = model_options.get("device")
+    try:
+        device_type = torch.device(device or "cpu").type
+    except (RuntimeError, TypeError) as error:
+        domain = "one that torch knows, such as 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        raise bad_argument("open_system", "device", domain, device) from error
+    resolve_dtype("open_system", model_options.get("dtype"), device_type)
 
 
 def open_system(

@@ -121,8 +121,7 @@ class AdapterEncoder(DenseEncoder):
     """
 
     def __init__(self, model: Any, *, truncate_dim: int | None = None) -> None:
-        super().__init__(model)
-        self._dim = truncate_dim
+        super().__init__(model, {"truncate_dim": truncate_dim})
 
     @staticmethod
     def takes(model: Any) -> bool:
@@ -151,7 +150,7 @@ class AdapterEncoder(DenseEncoder):
         return "cosine"
 
     def _prepare(self, vectors: Any) -> NDArray[np.float32]:
-        return super()._prepare(_to_array(vectors)[:, : self._dim])
+        return super()._prepare(_to_array(vectors)[:, : self.options["truncate_dim"]])
 
 
 class SparseEncoder(Encoder):

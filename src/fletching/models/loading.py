@@ -159,7 +159,11 @@ def find_kind(path_or_id: str | Path, **hub_options: Any) -> str:
     location, model_class, _ = _resolve_name(path_or_id)
     with _one_clear_sentence(location):
         model_class = model_class or _choose_class(_read_checkpoint(location, hub_options), None)
-    return next(kind for kind, base in KINDS.items() if issubclass(model_class, base))
+    kind = next((kind for kind, base in KINDS.items() if issubclass(model_class, base)), None)
+    if kind is None:
+        problem = f"it opens as {model_class.__name__}, which is of no kind that is known here"
+        raise bad_checkpoint(location, problem, f"Known are {', '.join(KINDS)}")
+    return kind
 
 
 @dataclass(frozen=True)

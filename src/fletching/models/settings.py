@@ -28,7 +28,8 @@ __all__ = [
 
 _SECRET = re.compile("token|secret|password|api[_-]?key|authorization", re.IGNORECASE)
 _HARMLESS = re.compile(  # tokenizers, counts of tokens, special tokens; what stands between is looked at
-    r"tokeni[sz]|(?:max|min|num|n)_(?P<between>.+_)?tokens|tokens_per|(?:bos|eos|unk|sep|pad|cls|mask)_token",
+    r"tokeni[sz]|tokens_per"
+    r"|(?<![a-z0-9])(?:(?:max|min|num|n)_(?P<between>.+_)?tokens|(?:bos|eos|unk|sep|pad|cls|mask)_token)",
     re.IGNORECASE,
 )
 _RESERVED = ("path_or_id", "kind")  # what an adapter passes to `load_shared` itself

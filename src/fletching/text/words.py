@@ -16,7 +16,9 @@ Splitter = Callable[[str], list[str]]
 
 logger = logging.getLogger(__name__)
 
-_WORD = re.compile(r"\w+")
+# Vowel signs and accents, which Unicode calls marks and `\w` leaves out; Hindi words are full of them.
+_MARKS = "".join(chr(code) for code in range(0x300, 0xAC00) if unicodedata.category(chr(code))[0] == "M")
+_WORD = re.compile(rf"\w+(?:[{_MARKS}]+\w*)*")
 _LETTER = re.compile(r"[^\W\d_]")
 _HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
 _KANA = "\u3040-\u30ff"
@@ -24,7 +26,7 @@ _OTHERS_WITHOUT_SPACES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao,
 _HAN_CHARACTER = re.compile(f"[{_HAN}]")
 _KANA_CHARACTER = re.compile(f"[{_KANA}]")
 _CHARACTER_WITHOUT_SPACES = re.compile(f"[{_HAN}{_KANA}{_OTHERS_WITHOUT_SPACES}]")
-_RUN = re.compile(rf"[{_HAN}]+|[^\W{_HAN}]+")
+_RUN = re.compile(rf"[{_HAN}]+|[^\W{_HAN}]+(?:[{_MARKS}]+[^\W{_HAN}]*)*")
 
 # What "auto" looks at, and what share of the letters decides.
 _SAMPLES = 200
@@ -40,7 +42,7 @@ def split_words(text: str) -> list[str]:
         text: Any text.
 
     Returns:
-        Runs of letters, digits and underscores.
+        Runs of letters, digits and underscores, with the vowel signs and accents that belong to them.
 
     Example:
         >>> split_words("Who likes Tie Dye?")

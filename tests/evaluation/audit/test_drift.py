@@ -10,6 +10,7 @@ from fletching.evaluation.audit.drift import (
     Drift,
     find_dtype,
     find_noise,
+    find_rounding,
     find_scale,
     judge,
     measure_drift,
@@ -72,17 +73,25 @@ def test_sentence_says_how_much_where_and_why() -> None:
 
 
 def test_scale_is_the_mean_spread_of_a_list() -> None:
-    assert find_scale([np.array([0.0, 1.0]), np.array([0.0, 3.0])], 1e-4) == 2.0
+    assert find_scale([np.array([0.0, 1.0]), np.array([0.0, 3.0])], 1e-4, find_rounding("float32")) == 2.0
 
 
 def test_scale_of_scores_that_hardly_differ_allows_for_rounding() -> None:
     """Near 100 float32 is exact to 16 * 1.2e-7 * 100 = 1.9e-4, which may be no more than the noise."""
-    scale = find_scale([np.array([100.0, 100.0])], 1e-4)
+    scale = find_scale([np.array([100.0, 100.0])], 1e-4, find_rounding("float32"))
     assert scale * 1e-4 == pytest.approx(16 * 2**-23 * 100)
 
 
+def test_scale_allows_for_the_rounding_of_the_precision() -> None:
+    """Next to 1, the numbers of bfloat16 are 2^-7 apart, those of float16 2^-10: four times that."""
+    found = [
+        find_scale([np.array([1.0, 1.0])], 0.05, find_rounding(dtype)) for dtype in ("bfloat16", "float16")
+    ]
+    assert found == pytest.approx([4 * 2**-7 / 0.05, 4 * 2**-10 / 0.05])
+
+
 def test_scale_is_never_zero() -> None:
-    assert find_scale([np.zeros(3)], 1e-4) == 1.0
+    assert find_scale([np.zeros(3)], 1e-4, find_rounding("float32")) == 1.0
 
 
 def test_precision_is_the_lowest_of_the_weights() -> None:

@@ -98,6 +98,59 @@ class ForgetsPrompts(HonestEmbedder):
     encode_document = encode_query
 
 
+class SortsInput(HonestEmbedder):
+    """Sorts the caller's own list, as one that batches by length may."""
+
+    def encode(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        vectors = super().encode(texts)
+        texts.sort(key=len)
+        return vectors
+
+
+class NaNBesideLong(HonestEmbedder):
+    def encode(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        vectors = super().encode(texts)
+        return vectors * np.nan if max(map(len, texts)) > 1000 else vectors
+
+
+class RefusesLong(HonestEmbedder):
+    def encode(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        if max(map(len, texts)) > 1000:
+            raise ValueError("a text is too long")
+        return super().encode(texts)
+
+
+class CentredQueries(HonestEmbedder):
+    """Passages are right; from each query the mean of its batch is subtracted."""
+
+    def encode_query(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        return CentredEmbedder().encode(texts, batch_size=batch_size)
+
+    encode_document = HonestEmbedder.encode
+
+
+class NoisyQueries(HonestEmbedder):
+    def __init__(self) -> None:
+        self.noisy = NoisyEmbedder()
+
+    def encode_query(self, texts: list[str], batch_size: int = 32) -> np.ndarray:
+        return self.noisy.encode(texts)
+
+    encode_document = HonestEmbedder.encode
+
+
+class FewParameters(HonestEmbedder):
+    """Its methods for queries and passages take texts only, and `encode` takes no prompt."""
+
+    prompts = {"query": "query: "}
+
+    def encode_query(self, texts: list[str]) -> np.ndarray:
+        return self.encode(["query: " + text for text in texts])
+
+    def encode_document(self, texts: list[str]) -> np.ndarray:
+        return self.encode(texts)
+
+
 def find(report: AuditReport, name: str) -> Probe:
     return next(probe for probe in report.probes if probe.name == name)
 
@@ -113,6 +166,10 @@ def find(report: AuditReport, name: str) -> Probe:
         (SharedStateEmbedder(), {"threads"}),
         (EmptyIsNaN(), {"empty text"}),
         (ForgetsPrompts(), {"prompts"}),
+        (SortsInput(), {"inputs"}),
+        (CentredQueries(), {"batch size"}),
+        (NoisyQueries(), {"repeated calls"}),
+        (NaNBesideLong(), {"padding"}),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
 )
@@ -124,6 +181,24 @@ def test_an_honest_object_has_no_fault(lists: list[CandidateList]) -> None:
     report = audit(HonestEmbedder(), lists)
     assert report.faults == ()
     assert report.kind == "embedder"
+
+
+def test_vectors_that_are_not_finite_in_a_probe_are_described(lists: list[CandidateList]) -> None:
+    probe = find(audit(NaNBesideLong(), lists), "padding")
+    assert probe.sentence == "While this was tried: a vector holds NaN or infinity."
+
+
+def test_what_methods_do_not_take_is_not_tried(lists: list[CandidateList]) -> None:
+    report = audit(FewParameters(), lists)
+    assert report.faults == ()
+    assert {probe.name for probe in report.probes if probe.verdict == "skipped"} == {
+        "batch size", "prompts", "truncation",
+    }  # fmt: skip
+
+
+def test_a_refused_long_text_leaves_out_the_padding_probe(lists: list[CandidateList]) -> None:
+    report = audit(RefusesLong(), lists)
+    assert (find(report, "padding").verdict, report.faults) == ("skipped", ())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

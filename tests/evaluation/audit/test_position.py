@@ -17,6 +17,12 @@ def test_tau_counts_pairs_in_order(output: tuple[int, ...], tau: float) -> None:
     assert compute_tau(output) == pytest.approx(tau)
 
 
+def test_tau_leaves_out_pairs_of_one_class() -> None:
+    """Of the 6 pairs, 0-1 and 2-3 are of one class; of the other 4, 3 are in order, 1 swapped: 2 / 4."""
+    assert compute_tau((1, 2, 0, 3), np.array(["a", "b", "a", "b"])) == pytest.approx(2 / 4)
+    assert compute_tau((0, 1, 2), np.zeros(3)) == 0
+
+
 def test_orders_come_with_their_reverse() -> None:
     orders = draw_orders(5, n_pairs=3, generator=np.random.default_rng(0))
     assert orders[0].tolist() == [0, 1, 2, 3, 4]

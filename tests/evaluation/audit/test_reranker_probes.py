@@ -18,8 +18,9 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from fletching.data import CandidateList
 from fletching.evaluation.audit import AuditReport, Probe, audit, read_own_lists
+from fletching.methods.mvp import MVPReranker
 from fletching.models.reranker import Reranker
-from fletching.testing import save_tiny_bert, save_tiny_cross_encoder
+from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_t5
 
 Hits = list[dict[str, Any]]
 
@@ -159,6 +160,57 @@ class Rounded(Honest):
         return [round(value, 1) for value in super().score(query, documents)]
 
 
+class SortsInput(Honest):
+    """Sorts the caller's own list."""
+
+    def rank(self, query: str, documents: list[str]) -> Hits:
+        hits = super().rank(query, documents)
+        documents.sort(key=len)
+        return hits
+
+
+class NaNBesideLong(Honest):
+    def score(self, query: str, documents: list[str]) -> list[float]:
+        is_long = max(map(len, documents), default=0) > 1000
+        return [float("nan") if is_long else value for value in super().score(query, documents)]
+
+
+class NaNInSmallBatches(Honest):
+    def rank(self, query: str, documents: list[str], batch_size: int = 32) -> Hits:
+        return sort_hits(
+            [value if batch_size > 1 else float("nan") for value in self.score(query, documents)]
+        )
+
+
+class OnlyFirstEight(Honest):
+    """Loses what is beyond the eighth passage; the lists have eight."""
+
+    def rank(self, query: str, documents: list[str]) -> Hits:
+        return super().rank(query, documents[:8])
+
+
+class FirstOfMoreThanEight(Honest):
+    """The first place is worth something in lists of more than eight."""
+
+    def score(self, query: str, documents: list[str]) -> list[float]:
+        bonus = 0.3 * (len(documents) > 8)
+        return [value + bonus * (place == 0) for place, value in enumerate(super().score(query, documents))]
+
+
+class RefusesLong(Honest):
+    def score(self, query: str, documents: list[str]) -> list[float]:
+        if any(len(text) > 1000 for text in documents):
+            raise ValueError("a passage is too long")
+        return super().score(query, documents)
+
+
+class RefusesOne(Honest):
+    def score(self, query: str, documents: list[str]) -> list[float]:
+        if len(documents) < 2:
+            raise RuntimeError("one passage is no list")
+        return super().score(query, documents)
+
+
 def find(report: AuditReport, name: str) -> Probe:
     return next(probe for probe in report.probes if probe.name == name)
 
@@ -203,6 +255,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         (ListMean(), {"half the list"}),
         (Dropout(), {"repeated calls", "threads"}),
         (Constant(), {"ties", "input order", "query"}),
+        (OnlyFirstEight(), {"duplicates", "padding"}),
+        (FirstOfMoreThanEight(), {"duplicates", "padding"}),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, set) else "",
 )
@@ -217,6 +271,9 @@ def test_a_planted_fault_is_found(model: Any, expected: set[str], lists: list[Ca
         (SharedState(), "threads"),
         (UnequalCopies(), "duplicates"),
         (IgnoresQuery(), "query"),
+        (SortsInput(), "inputs"),
+        (NaNBesideLong(), "padding"),
+        (NaNInSmallBatches(), "batch size"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -228,6 +285,18 @@ def test_a_listwise_head_in_a_stock_cross_encoder_is_found(folder: str, lists: l
     backbone = Transformer(folder, transformer_task="sequence-classification")
     model = CrossEncoder(modules=[backbone, CentreBatch()], device="cpu")
     assert {"batch size", "other lists", "half the list"} <= name_faults(audit(model, lists))
+
+
+def test_an_answer_that_is_no_ranking_in_a_probe_is_described(lists: list[CandidateList]) -> None:
+    probe = find(audit(NaNInSmallBatches(), lists), "batch size")
+    assert probe.sentence == "While this was tried: a score is NaN or infinite."
+
+
+def test_a_position_bonus_in_long_lists_is_found() -> None:
+    lists = [
+        CandidateList(query, tuple(f"goose {place}" for place in range(9)), ()) for query in ("bow", "arrow")
+    ]
+    assert {"shuffled order", "reversed order"} <= name_faults(audit(FirstOfMoreThanEight(), lists))
 
 
 def test_noise_of_every_call_is_not_blamed_on_places(lists: list[CandidateList]) -> None:
@@ -310,6 +379,15 @@ def test_a_healthy_cross_encoder_has_no_fault(
     assert not [probe for probe in report.probes if probe.verdict == "skipped"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_healthy_listwise_model_has_no_fault_on_one_list_of_two(dtype: str, tmp_path: Path) -> None:
+    """Two scores are close together: in bfloat16 their rounding is no small part of the spread."""
+    model = MVPReranker(save_tiny_t5(tmp_path), n_views=4, device="cpu", dtype=dtype)
+    report = audit(model, [CandidateList("a bow", ("arrow", "bow of wood"), (1.0, 1.0))])
+    assert report.faults == ()
+    assert (report.dtype, report.listwise) == (dtype, True)
+
+
 @pytest.mark.parametrize("kind", ["sparse", "multi_vector"])
 def test_what_only_compares_vectors_is_tried_as_a_reranker(
     kind: str, tmp_path: Path, lists: list[CandidateList]
@@ -325,6 +403,53 @@ def test_what_only_compares_vectors_is_tried_as_a_reranker(
     report = audit(model, lists[:2])
     assert report.kind == kind
     assert report.faults == ()
+
+
+def test_copies_in_a_list_are_no_fault(lists: list[CandidateList]) -> None:
+    """Copies have equal scores and keep their order: 4 of 28 pairs, a tau of 1/7 if they counted."""
+    doubled = [CandidateList(one.query, (*one.documents[:4], *one.documents[:4]), ()) for one in lists]
+    report = audit(Honest(), doubled)
+    assert report.faults == ()
+    assert find(report, "input order").value == 0
+
+
+def test_equal_scores_that_keep_their_order_are_noted(lists: list[CandidateList]) -> None:
+    """Each pair with equal scores counts 1, the others cancel out: Kendall's tau is the share of ties."""
+
+    class Coarse(Honest):
+        def score(self, query: str, documents: list[str]) -> list[float]:
+            return [float(int(3 * value)) for value in super().score(query, documents)]
+
+    report = audit(Coarse(), lists)
+    probe = find(report, "input order")
+    assert probe.verdict == "note"
+    assert probe.value == pytest.approx(find(report, "ties").value)
+    assert "equal scores come out in the order of the input" in probe.sentence
+
+
+def test_a_refused_long_text_leaves_out_the_padding_probe(lists: list[CandidateList]) -> None:
+    report = audit(RefusesLong(), lists)
+    probe = find(report, "padding")
+    assert (probe.verdict, report.faults) == ("skipped", ())
+    assert probe.sentence == "The model refuses a text of 2,000 words: a passage is too long"
+
+
+def test_a_model_that_takes_no_single_passage_has_no_fault(lists: list[CandidateList]) -> None:
+    report = audit(RefusesOne(), lists)
+    assert report.faults == ()
+    assert find(report, "edge cases").verdict == "note"
+
+
+def test_precision_of_a_wrapped_network_counts(folder: str, lists: list[CandidateList]) -> None:
+    class Wrapper:
+        def __init__(self) -> None:
+            self.network = CrossEncoder(folder, device="cpu", model_kwargs={"dtype": "bfloat16"})
+
+        def rank(self, query: str, documents: list[str], batch_size: int = 32) -> Any:
+            return self.network.rank(query, documents, batch_size=batch_size)
+
+    report = audit(Wrapper(), lists[:2])
+    assert (report.dtype, find(report, "batch size").bound) == ("bfloat16", 0.05)
 
 
 @pytest.mark.slow

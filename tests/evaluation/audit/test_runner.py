@@ -81,7 +81,9 @@ def test_lists_of_nothing_are_refused() -> None:
         audit(ByLength(), [CandidateList("q", ("a", "a"), ())])
 
 
-@pytest.mark.parametrize(("name", "value"), [("max_lists", 0), ("max_documents", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_lists", 0), ("max_documents", 1), ("max_lists", 2.5), ("seed", -1)]
+)
 def test_sizes_that_leave_nothing_are_refused(name: str, value: int) -> None:
-    with pytest.raises(ArgumentError, match=f"`{name}` must be at least"):
+    with pytest.raises(ArgumentError, match=f"`{name}` must be an integer, at least"):
         audit(ByLength(), **{name: value})  # type: ignore[arg-type]

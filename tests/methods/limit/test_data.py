@@ -210,6 +210,17 @@ def test_queries_without_relevant_documents_are_refused(tiny: LimitDataset, tmp_
         LimitDataset.load(folder)
 
 
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_items_that_are_missing_are_reported(tiny: LimitDataset, tmp_path: Path, kind: str) -> None:
+    folder = tiny.save(tmp_path / "data")
+    path = folder / "items.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if f'"{kind}"' not in line), encoding="utf-8")
+    first = next(iter(tiny.queries if kind == "query" else tiny.corpus))
+    with pytest.raises(DataError, match=f"items.jsonl: .* got none for the {kind} '{first}'"):
+        LimitDataset.load(folder)
+
+
 def test_missing_and_damaged_files_are_refused(tiny: LimitDataset, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="`source` must be 'small', 'full' or a folder"):
         LimitDataset.load(tmp_path / "nowhere")

@@ -68,6 +68,7 @@ def test_a_positive_that_leads_keeps_its_score() -> None:
         ({**OURS, "labels": [1]}, ":2: `labels` must be a list of 3 numbers"),
         ({**OURS, "labels": ["x", 1, 2]}, ":2: `labels`"),
         ({**AUTHORS, "pos_idx": "9"}, ":2: `pos_idx` must be a position from 1 to 5"),
+        ({**AUTHORS, "pos_idx": "\N{SUPERSCRIPT TWO}"}, ":2: `pos_idx` must be a position from 1 to 5"),
         ({**AUTHORS, "ret": [{"text": "a"}]}, ":2: `ret`"),
     ],
 )

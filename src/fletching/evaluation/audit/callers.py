@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -15,9 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from fletching.errors import bad_argument
 
-__all__ = ["EmbedCaller", "Ranked", "RerankCaller", "build_caller", "count_lost_tokens"]
+__all__ = ["EmbedCaller", "FormError", "Ranked", "RerankCaller", "build_caller", "count_lost_tokens"]
 
 Array = NDArray[np.float64]
+
+
+class FormError(Exception):
+    """An answer in the middle of a probe that is no ranking, or no vectors; the text says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Ranked:
         order: Places of the documents in the list that was given, best first.
         scores: One for each document, in the order that was given; NaN for those that did not come back.
         lost_tokens: Tokens that were cut, by place; ``None`` if the model does not say.
+        changed_input: Whether the model changed the list that it was given.
     """
 
     order: tuple[int, ...]
     scores: Array
     lost_tokens: Mapping[int, int] | None = None
+    changed_input: bool = False
 
 
 class RerankCaller:
@@ -62,7 +68,9 @@ class RerankCaller:
         Returns:
             The answer.
         """
-        return _read_hits(self.model.rank(query, [*documents], **options), len(documents))
+        given = [*documents]
+        ranked = _read_hits(self.model.rank(query, given, **options), len(documents))
+        return replace(ranked, changed_input=given != [*documents])
 
     def rank_many(self, queries: Sequence[str], lists: Sequence[Sequence[str]]) -> list[Ranked]:
         """Rank several lists in one call; only where ``takes_many``.
@@ -152,7 +160,9 @@ class EmbedCaller:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.takes_batch_size = "batch_size" in signature(model.encode).parameters
+        methods = [getattr(model, f"encode_{role}", model.encode) for role in ("query", "document")]
+        self.takes_batch_size = all("batch_size" in signature(method).parameters for method in methods)
+        self.takes_prompt = "prompt" in signature(model.encode).parameters
 
     def embed(self, texts: Sequence[str], *, role: str = "document", **options: Any) -> Array:
         """Embed texts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ from numpy.typing import NDArray
 
 from fletching.evaluation.audit.report import FAULT, NOTE, OK, Probe
 
-__all__ = ["Drift", "find_noise", "find_scale", "judge", "measure_drift", "show_share"]
+__all__ = [
+    "Drift",
+    "find_dtype",
+    "find_noise",
+    "find_rounding",
+    "find_scale",
+    "judge",
+    "measure_drift",
+    "show_share",
+]
 
 Array = NDArray[np.float64]
 
@@ -27,7 +37,11 @@ SERIOUS = 0.01
 """Share of the spread beyond which a drift is a fault even if the first ten stay in order."""
 
 _TOP = 10
-_ULPS = 16  # of float32: what rounding the scores themselves may cost, whatever their spread
+_ROUNDING = {
+    "float16": 4 * torch.finfo(torch.float16).eps,
+    "bfloat16": 4 * torch.finfo(torch.bfloat16).eps,
+}
+_FINE_ROUNDING = 16 * torch.finfo(torch.float32).eps  # of all other precisions
 
 
 @dataclass(frozen=True)
@@ -57,39 +71,50 @@ def find_noise(dtype: str) -> float:
     return NOISE.get(dtype, NOISE["float32"])
 
 
+def find_rounding(dtype: str) -> float:
+    """Look up how much of a score is float noise, however close together the scores are.
+
+    Args:
+        dtype: Name of the weights' precision; unknown ones count as float32.
+
+    Returns:
+        A share of the highest absolute score.
+    """
+    return _ROUNDING.get(dtype, _FINE_ROUNDING)
+
+
 def find_dtype(model: Any) -> str:
     """Name the precision of a model's weights.
 
     Args:
-        model: Any object.
+        model: Any object: a network, or what holds one as an attribute.
 
     Returns:
         Such as ``"bfloat16"``: the lowest one, if there are several; empty without weights.
     """
-    if not isinstance(model, torch.nn.Module):
-        return ""
-    found = {
-        parameter.dtype
-        for parameter in [*model.parameters(), *model.buffers()]
-        if parameter.dtype.is_floating_point
-    }
-    return str(min(found, key=lambda dtype: torch.finfo(dtype).bits)).removeprefix("torch.") if found else ""
+    parts = [model] if isinstance(model, torch.nn.Module) else getattr(model, "__dict__", {}).values()
+    networks = [part for part in parts if isinstance(part, torch.nn.Module)]
+    tensors = [each for network in networks for each in chain(network.parameters(), network.buffers())]
+    found = {each.dtype for each in tensors if each.dtype.is_floating_point}
+    names = sorted(found, key=lambda dtype: (torch.finfo(dtype).bits, str(dtype)))
+    return str(names[0]).removeprefix("torch.") if names else ""
 
 
-def find_scale(scores: Sequence[Array], noise: float) -> float:
+def find_scale(scores: Sequence[Array], noise: float, rounding: float) -> float:
     """Measure the spread of scores: what a drift is compared with.
 
     Args:
         scores: The scores of each list.
         noise: Share of the spread that is float noise.
+        rounding: Share of the highest absolute score that is float noise whatever the spread.
 
     Returns:
         Mean difference between the best and the worst score of a list; more where scores are so close
-        together that rounding them to float32 would count as drift.
+        together that rounding them would count as drift.
     """
     spread = float(np.mean([np.ptp(values) for values in scores]))
-    rounding = _ULPS * float(np.finfo(np.float32).eps) * max(float(np.abs(values).max()) for values in scores)
-    return max(spread, rounding / noise) or 1.0
+    highest = max(float(np.abs(values).max()) for values in scores)
+    return max(spread, rounding * highest / noise) or 1.0
 
 
 def measure_drift(before: Sequence[Array], after: Sequence[Array], *, scale: float, noise: float) -> Drift:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sentence_transformers.base.modules import Router
 
-from fletching.evaluation.audit.callers import EmbedCaller
+from fletching.evaluation.audit.callers import EmbedCaller, FormError
 from fletching.evaluation.audit.drift import Drift, judge, show_share
 from fletching.evaluation.audit.lists import LONG_TEXT
 from fletching.evaluation.audit.report import FAULT, NOTE, OK, SKIPPED, Probe
@@ -44,6 +45,7 @@ class EmbedTrial:
         query_vectors: One row for each query.
         vectors: One row for each passage.
         noise: Share of the spread that is float noise.
+        rounding: Share of the length of a vector that is float noise whatever the spread.
         seed: Decides the order.
     """
 
@@ -53,6 +55,7 @@ class EmbedTrial:
     query_vectors: Array
     vectors: Array
     noise: float
+    rounding: float
     seed: int
 
     @cached_property
@@ -62,20 +65,52 @@ class EmbedTrial:
         squares = (sample**2).sum(axis=1)
         distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * sample @ sample.T, 0))
         median = float(np.median(distances[np.triu_indices(len(sample), 1)]))
-        rounding = 16 * float(np.finfo(np.float32).eps) * float(np.sqrt(squares.max()))
-        return max(median, rounding / self.noise) or 1.0
+        return max(median, self.rounding * float(np.sqrt(squares.max())) / self.noise) or 1.0
+
+    def embed(self, texts: Sequence[str], **options: Any) -> Array:
+        """Embed texts.
+
+        Args:
+            texts: The texts.
+            **options: Those of `EmbedCaller.embed`.
+
+        Returns:
+            One row for each text.
+
+        Raises:
+            FormError: If the answer is no finite vector for each text.
+        """
+        vectors = self.caller.embed(texts, **options)
+        if problem := _find_problem([self.vectors, vectors], [len(self.texts), len(texts)]):
+            raise FormError(problem)
+        return vectors
+
+    def embed_all(self, **options: Any) -> Array:
+        """Embed all passages and queries.
+
+        Args:
+            **options: Those of `EmbedCaller.embed`.
+
+        Returns:
+            One row for each passage, then one for each query.
+        """
+        return np.concatenate(
+            [self.embed(self.texts, **options), self.embed(self.queries, role="query", **options)]
+        )
 
     def compare(self, vectors: Array, base: Array | None = None) -> Drift:
         """Compare vectors with those of the plain call.
 
         Args:
             vectors: The vectors.
-            base: What they should be; ``None`` for those of all passages.
+            base: What they should be; ``None`` for those of all passages and queries.
 
         Returns:
             How far they moved.
         """
-        moves = np.linalg.norm(vectors - (self.vectors if base is None else base), axis=1)
+        if base is None:
+            base = np.concatenate([self.vectors, self.query_vectors])
+        moves = np.linalg.norm(vectors - base, axis=1)
         return Drift(float(moves.max()) / self.scale, None, len(moves))
 
 
@@ -89,22 +124,35 @@ def check_vectors(vectors: Sequence[Array], n_texts: Sequence[int]) -> Probe:
     Returns:
         The probe; after a fault nothing else can be tried.
     """
-    problem = ""
-    if any(array.ndim != 2 or len(array) != n for array, n in zip(vectors, n_texts, strict=True)):
-        problem = f"The shapes are {[array.shape for array in vectors]} for {list(n_texts)} texts."
-    elif len({array.shape[1] for array in vectors}) > 1:
-        problem = "Queries and passages get vectors of different sizes."
-    elif not all(np.isfinite(array).all() for array in vectors):
-        problem = "A vector holds NaN or infinity."
-    if problem:
-        return Probe("form", FAULT, 1.0, 0.0, problem)
+    if problem := _find_problem(vectors, n_texts):
+        return Probe("form", FAULT, 1.0, 0.0, f"{problem[0].upper()}{problem[1:]}.")
     sentence = f"Every text gets one finite vector of {vectors[0].shape[1]} numbers."
     return Probe("form", OK, 0.0, 0.0, sentence)
 
 
+def _find_problem(vectors: Sequence[Array], n_texts: Sequence[int]) -> str:
+    if any(array.ndim != 2 or len(array) != n for array, n in zip(vectors, n_texts, strict=True)):
+        return f"the shapes are {[array.shape for array in vectors]} for {list(n_texts)} texts"
+    if len({array.shape[1] for array in vectors}) > 1:
+        return "queries and passages get vectors of different sizes"
+    if not all(np.isfinite(array).all() for array in vectors):
+        return "a vector holds NaN or infinity"
+    return ""
+
+
+def try_inputs(trial: EmbedTrial) -> Probe:
+    """Compare the texts with what they were before the call."""
+    given = [*trial.texts]
+    trial.caller.model.encode(given)
+    if given != [*trial.texts]:
+        sentence = "The model changed the list of texts that it was given."
+        return Probe("inputs", FAULT, 1.0, 0.0, sentence)
+    return Probe("inputs", OK, 0.0, 0.0, "The model leaves the list that it is given as it is.")
+
+
 def try_repeats(trial: EmbedTrial) -> Probe:
     """Call again, twice."""
-    runs = [trial.compare(trial.caller.embed(trial.texts)) for _ in range(2)]
+    runs = [trial.compare(trial.embed_all()) for _ in range(2)]
     worst = max(runs, key=lambda drift: drift.value)
     hint = "The model is not deterministic; is dropout on?"
     return judge(
@@ -117,7 +165,7 @@ def try_shuffles(trial: EmbedTrial) -> Probe:
     n = len(trial.texts)
     orders = [np.random.default_rng(trial.seed).permutation(n), np.arange(n)[::-1]]
     runs = [
-        trial.compare(trial.caller.embed([trial.texts[place] for place in order]), trial.vectors[order])
+        trial.compare(trial.embed([trial.texts[place] for place in order]), trial.vectors[order])
         for order in orders
     ]
     worst = max(runs, key=lambda drift: drift.value)
@@ -128,8 +176,8 @@ def try_shuffles(trial: EmbedTrial) -> Probe:
 def try_batch_sizes(trial: EmbedTrial) -> Probe:
     """Call with other batch sizes."""
     if not trial.caller.takes_batch_size:
-        return Probe("batch size", SKIPPED, None, None, "`encode` takes no `batch_size`.")
-    runs = [trial.compare(trial.caller.embed(trial.texts, batch_size=size)) for size in _BATCH_SIZES]
+        return Probe("batch size", SKIPPED, None, None, "The model's methods have no parameter `batch_size`.")
+    runs = [trial.compare(trial.embed_all(batch_size=size)) for size in _BATCH_SIZES]
     worst = max(runs, key=lambda drift: drift.value)
     hint = "A vector should not depend on what shares its batch."
     return judge("batch size", worst, trial.noise, did="In batches of 1 and of 3", hint=hint, what=_WHAT)
@@ -138,7 +186,11 @@ def try_batch_sizes(trial: EmbedTrial) -> Probe:
 def try_padding(trial: EmbedTrial) -> Probe:
     """Embed texts beside a very long one."""
     texts = trial.texts[:_PADDED_TEXTS]
-    vectors = np.concatenate([trial.caller.embed([text, LONG_TEXT])[:1] for text in texts])
+    try:
+        trial.embed([LONG_TEXT])
+    except ValueError as error:
+        return Probe("padding", SKIPPED, None, None, f"The model refuses a text of 2,000 words: {error}")
+    vectors = np.concatenate([trial.embed([text, LONG_TEXT])[:1] for text in texts])
     hint = "A vector should not depend on the length of its neighbours; is padding masked?"
     drift = trial.compare(vectors, trial.vectors[: len(texts)])
     return judge("padding", drift, trial.noise, did="Beside a very long text", hint=hint, what=_WHAT)
@@ -146,7 +198,7 @@ def try_padding(trial: EmbedTrial) -> Probe:
 
 def try_copies(trial: EmbedTrial) -> Probe:
     """Embed texts twice in one call."""
-    vectors = trial.caller.embed([*trial.texts, *trial.texts[:_COPIES]])
+    vectors = trial.embed([*trial.texts, *trial.texts[:_COPIES]])
     n_copies = len(vectors) - len(trial.texts)
     drift = trial.compare(vectors[len(trial.texts) :], vectors[:n_copies])
     hint = "Copies of a text should get the same vector."
@@ -158,9 +210,9 @@ def try_threads(trial: EmbedTrial) -> Probe:
     """Embed queries and passages in several threads: a part each, twice."""
     parts = [(trial.texts[start::THREADS], "document") for start in range(min(THREADS, len(trial.texts)))]
     parts.append((trial.queries, "query"))
-    alone = [trial.caller.embed(texts, role=role) for texts, role in parts]  # the same batches, bit for bit
+    alone = [trial.embed(texts, role=role) for texts, role in parts]  # the same batches, bit for bit
     with ThreadPoolExecutor(THREADS) as threads:
-        found = [*threads.map(lambda part: trial.caller.embed(part[0], role=part[1]), parts * 2)]
+        found = [*threads.map(lambda part: trial.embed(part[0], role=part[1]), parts * 2)]
     drift = trial.compare(np.concatenate(found), np.concatenate(alone * 2))
     hint = "The model must not be shared by threads without a lock."
     did = f"In {THREADS} threads"
@@ -213,15 +265,15 @@ def try_prompts(trial: EmbedTrial) -> Probe:
     if any(isinstance(module, Router) for module in getattr(model, "children", tuple)()):
         sentence = "Queries and passages take different routes through the model."
         return Probe("prompts", SKIPPED, None, None, sentence)
+    if prompts and not trial.caller.takes_prompt:
+        return Probe("prompts", SKIPPED, None, None, "`encode` has no parameter `prompt` to compare with.")
     if not prompts:
         return Probe("prompts", OK, 0.0, 0.0, "The model has no prompts for queries and passages.")
     texts = trial.texts[:_PADDED_TEXTS]
     silent = [
         role
         for role, prompt in prompts.items()
-        if trial.compare(
-            trial.caller.embed(texts, role=role), trial.caller.embed(texts, role="", prompt=prompt)
-        ).value
+        if trial.compare(trial.embed(texts, role=role), trial.embed(texts, role="", prompt=prompt)).value
         > trial.noise
     ]
     shown = ", ".join(f"{role} {text!r}" for role, text in prompts.items())
@@ -259,6 +311,7 @@ def try_queries(trial: EmbedTrial) -> Probe:
 
 
 EMBEDDER_PROBES: dict[str, Callable[[EmbedTrial], Probe]] = {
+    "inputs": try_inputs,
     "repeated calls": try_repeats,
     "order": try_shuffles,
     "batch size": try_batch_sizes,

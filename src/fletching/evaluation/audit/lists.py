@@ -155,19 +155,24 @@ def digest_lists(lists: Sequence[CandidateList]) -> str:
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def check_sizes(max_lists: int, max_documents: int) -> None:
-    """Refuse sizes that leave nothing to try.
+def check_sizes(max_lists: int, max_documents: int, seed: int) -> None:
+    """Refuse sizes that leave nothing to try, and what is no seed.
 
     Args:
         max_lists: Lists to keep.
         max_documents: Passages to keep in each.
+        seed: Decides what is drawn.
 
     Raises:
-        ArgumentError: If one is too small.
+        ArgumentError: If one is no integer, or too small.
     """
-    for name, value, least in (("max_lists", max_lists, 1), ("max_documents", max_documents, 2)):
-        if value < least:
-            raise bad_argument("audit", name, f"at least {least}", value)
+    for name, value, least in (
+        ("max_lists", max_lists, 1),
+        ("max_documents", max_documents, 2),
+        ("seed", seed, 0),
+    ):
+        if not isinstance(value, int) or value < least:
+            raise bad_argument("audit", name, f"an integer, at least {least}", value)
 
 
 def _shuffle(ids: Iterable[str], generator: random.Random) -> list[str]:

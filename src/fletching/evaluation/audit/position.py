@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,14 +67,15 @@ def draw_orders(n: int, *, n_pairs: int, generator: np.random.Generator) -> list
     return orders
 
 
-def compute_tau(output: Sequence[int]) -> float:
+def compute_tau(output: Sequence[int], classes: NDArray[Any] | None = None) -> float:
     """Compute Kendall's tau between the order that went in and the one that came out.
 
     Args:
         output: Places in the input, best first; at least 2.
+        classes: One for each of them; pairs of the same class do not count. ``None`` counts all pairs.
 
     Returns:
-        1 if the input came back as it was, -1 if reversed.
+        1 if the input came back as it was, -1 if reversed; 0 if no pair counts.
 
     Example:
         >>> compute_tau([0, 1, 2]), compute_tau([2, 1, 0])
@@ -81,8 +83,8 @@ def compute_tau(output: Sequence[int]) -> float:
     """
     places = np.asarray(output)
     signs = np.sign(places[None, :] - places[:, None])
-    n = len(places)
-    return float(np.triu(signs, 1).sum() / (n * (n - 1) / 2))
+    counts = np.ones_like(signs) if classes is None else classes[None, :] != classes[:, None]
+    return float(np.triu(signs * counts, 1).sum() / max(1, np.triu(counts, 1).sum()))
 
 
 def measure_position_effect(shuffles: Sequence[Sequence[Shuffle]], *, seed: int) -> PositionEffect:

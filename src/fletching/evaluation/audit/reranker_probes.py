@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fletching.evaluation.audit.callers import Ranked, RerankCaller
+from fletching.evaluation.audit.callers import FormError, Ranked, RerankCaller
 from fletching.evaluation.audit.drift import Drift, find_scale, judge, measure_drift, show_share
 from fletching.evaluation.audit.lists import LONG_TEXT
 from fletching.evaluation.audit.position import (
@@ -32,6 +32,9 @@ THREADS = 8
 
 MAX_TAU = 0.1
 """Mean Kendall's tau between input and output that is ok: 0 for a model that does not look at the order."""
+
+MAX_TIED_TAU = 0.5
+"""Where only passages with equal scores keep their order; beyond, the input decides on most pairs."""
 
 MAX_TIES = 0.05
 """Share of pairs of different passages with equal scores that is ok."""
@@ -58,6 +61,7 @@ class RerankTrial:
         labels: Their labels; empty for lists without any.
         base: What the model answered.
         noise: Share of the spread that is float noise.
+        rounding: Share of the highest score that is float noise whatever the spread.
         seed: Decides the orders.
     """
 
@@ -67,6 +71,7 @@ class RerankTrial:
     labels: Sequence[Sequence[float]]
     base: Sequence[Ranked]
     noise: float
+    rounding: float
     seed: int
 
     @cached_property
@@ -77,7 +82,7 @@ class RerankTrial:
     @cached_property
     def scale(self) -> float:
         """The spread of scores."""
-        return find_scale(self.scores, self.noise)
+        return find_scale(self.scores, self.noise, self.rounding)
 
     @cached_property
     def shuffles(self) -> list[list[Shuffle]]:
@@ -94,7 +99,7 @@ class RerankTrial:
         ]
 
     def _shuffle(self, query: str, texts: Sequence[str], order: NDArray[np.int64]) -> Shuffle:
-        ranked = self.caller.rank(query, [texts[place] for place in np.argsort(order)])
+        ranked = self.rank(query, [texts[place] for place in np.argsort(order)])
         return Shuffle(order, ranked.order, ranked.scores[order])
 
     def compare(self, scores: Sequence[Array], base: Sequence[Array] | None = None) -> Drift:
@@ -109,6 +114,37 @@ class RerankTrial:
         """
         return measure_drift(base or self.scores, scores, scale=self.scale, noise=self.noise)
 
+    def rank(self, query: str, texts: Sequence[str], **options: object) -> Ranked:
+        """Rank one list.
+
+        Args:
+            query: The query.
+            texts: Its passages.
+            **options: Keyword arguments of the model's ``rank``.
+
+        Returns:
+            The answer.
+
+        Raises:
+            FormError: If the answer is no ranking of the passages.
+        """
+        return _check_form(self.caller.rank(query, texts, **options))
+
+    def rank_many(self, queries: Sequence[str], lists: Sequence[Sequence[str]]) -> list[Ranked]:
+        """Rank several lists in one call.
+
+        Args:
+            queries: The queries.
+            lists: Their passages.
+
+        Returns:
+            One answer for each query.
+
+        Raises:
+            FormError: If an answer is no ranking of its passages.
+        """
+        return [_check_form(ranked) for ranked in self.caller.rank_many(queries, lists)]
+
     def rank_all(self, **options: object) -> list[Array]:
         """Rank every list.
 
@@ -119,7 +155,7 @@ class RerankTrial:
             The scores of each list.
         """
         return [
-            self.caller.rank(query, texts, **options).scores
+            self.rank(query, texts, **options).scores
             for query, texts in zip(self.queries, self.lists, strict=True)
         ]
 
@@ -141,6 +177,12 @@ def check_form(base: Sequence[Ranked]) -> Probe:
     return Probe("form", OK, 0.0, 0.0, sentence)
 
 
+def _check_form(ranked: Ranked) -> Ranked:
+    if problem := _find_problem(ranked):
+        raise FormError(problem)
+    return ranked
+
+
 def _find_problem(ranked: Ranked) -> str:
     n = len(ranked.scores)
     if sorted(ranked.order) != list(range(n)):
@@ -150,6 +192,15 @@ def _find_problem(ranked: Ranked) -> str:
     if (np.diff(ranked.scores[list(ranked.order)]) > 0).any():
         return "the answer is not sorted by its scores"
     return ""
+
+
+def try_inputs(trial: RerankTrial) -> Probe:
+    """Compare the lists with what they were before the call."""
+    n_changed = sum(ranked.changed_input for ranked in trial.base)
+    if n_changed:
+        sentence = f"The model changed the list that it was given in {n_changed} of {len(trial.base)} calls."
+        return Probe("inputs", FAULT, float(n_changed), 0.0, sentence)
+    return Probe("inputs", OK, 0.0, 0.0, "The model leaves the lists that it is given as they are.")
 
 
 def try_repeats(trial: RerankTrial) -> Probe:
@@ -179,16 +230,31 @@ def try_reverse(trial: RerankTrial) -> Probe:
 
 def try_input_order(trial: RerankTrial) -> Probe:
     """Correlate the orders that went in with those that came out."""
-    taus = [compute_tau(one.output) for group in trial.shuffles for one in group]
-    tau = float(np.mean(taus))
+    tau, among_unequal, n_orders = _correlate_orders(trial)
     about = (
-        f"Over {len(taus)} orders, input and output correlate with {tau:.2f} (Kendall's tau; 0: not at all)"
+        f"Over {n_orders} orders, input and output correlate with {tau:.2f} (Kendall's tau; 0: not at all)"
     )
     if abs(tau) <= MAX_TAU:
         return Probe("input order", OK, abs(tau), MAX_TAU, f"{about}.")
+    if abs(tau) <= MAX_TIED_TAU and abs(among_unequal) <= MAX_TAU:
+        way = "the order" if tau > 0 else "the reverse order"
+        sentence = f"{about}: passages with equal scores come out in {way} of the input, others do not."
+        return Probe("input order", NOTE, abs(tau), MAX_TAU, sentence)
     habit = "keeps the order of its input" if tau > 0 else "turns the order of its input round"
     degree = "The model" if abs(tau) > 0.999 else "To a degree the model"
     return Probe("input order", FAULT, abs(tau), MAX_TAU, f"{about}. {degree} {habit}.")
+
+
+def _correlate_orders(trial: RerankTrial) -> tuple[float, float, int]:
+    """Return the mean tau of different passages, that of those with unequal scores, and how many orders."""
+    taus, among_unequal = [], []
+    for texts, group in zip(trial.lists, trial.shuffles, strict=True):
+        _, names = np.unique(np.array(texts, dtype=object), return_inverse=True)
+        for one in group:
+            places = np.argsort(one.order)[list(one.output)]  # in the list, best first
+            taus.append(compute_tau(one.output, names[places]))
+            among_unequal.append(compute_tau(one.output, one.scores[places]))
+    return float(np.mean(taus)), float(np.mean(among_unequal)), len(taus)
 
 
 def try_positions(trial: RerankTrial) -> Probe:
@@ -215,7 +281,7 @@ def try_copies(trial: RerankTrial) -> Probe:
     first, second = [], []
     for query, texts in zip(trial.queries, trial.lists, strict=True):
         n_copies = min(_COPIES, len(texts))
-        scores = trial.caller.rank(query, [*texts, *texts[:n_copies]]).scores
+        scores = trial.rank(query, [*texts, *texts[:n_copies]]).scores
         first.append(scores[:n_copies])
         second.append(scores[len(texts) :])
     value = max(float(np.abs(a - b).max()) for a, b in zip(first, second, strict=True)) / trial.scale
@@ -246,7 +312,7 @@ def try_ties(trial: RerankTrial) -> Probe:
 def try_other_query(trial: RerankTrial) -> Probe:
     """Ask the same passages another query."""
     moves = [
-        np.abs(trial.caller.rank(other, texts).scores - scores)
+        np.abs(trial.rank(other, texts).scores - scores)
         for query, other, texts, scores in zip(
             trial.queries,
             [*trial.queries[1:], trial.queries[0]],
@@ -268,7 +334,7 @@ def try_other_query(trial: RerankTrial) -> Probe:
 def try_batch_sizes(trial: RerankTrial) -> Probe:
     """Call with other batch sizes."""
     if not trial.caller.takes_batch_size:
-        return Probe("batch size", SKIPPED, None, None, "`rank` takes no `batch_size`.")
+        return Probe("batch size", SKIPPED, None, None, "`rank` has no parameter `batch_size`.")
     runs = [trial.compare(trial.rank_all(batch_size=size)) for size in _BATCH_SIZES]
     worst = max(runs, key=lambda drift: drift.value)
     hint = "A score should not depend on what shares its batch."
@@ -279,7 +345,7 @@ def try_other_lists(trial: RerankTrial) -> Probe:
     """Rank all lists in one call."""
     if not trial.caller.takes_many:
         return Probe("other lists", SKIPPED, None, None, "No call of the model takes several lists.")
-    drift = trial.compare([ranked.scores for ranked in trial.caller.rank_many(trial.queries, trial.lists)])
+    drift = trial.compare([ranked.scores for ranked in trial.rank_many(trial.queries, trial.lists)])
     hint = "Lists of one call should not see each other."
     return judge("other lists", drift, trial.noise, did="With all lists in one call", hint=hint)
 
@@ -289,12 +355,16 @@ def try_padding(trial: RerankTrial) -> Probe:
     if trial.caller.listwise and not trial.caller.takes_many:
         sentence = "The model is listwise, and no call of it takes several lists."
         return Probe("padding", SKIPPED, None, None, sentence)
+    try:
+        trial.rank(trial.queries[0], [trial.lists[0][0], LONG_TEXT])
+    except ValueError as error:
+        return Probe("padding", SKIPPED, None, None, f"The model refuses a text of 2,000 words: {error}")
     scores = []
     for query, texts in list(zip(trial.queries, trial.lists, strict=True))[:_PADDED_LISTS]:
         if trial.caller.listwise:
-            scores.append(trial.caller.rank_many([query, query + "?"], [texts, [LONG_TEXT]])[0].scores)
+            scores.append(trial.rank_many([query, query + "?"], [texts, [texts[0], LONG_TEXT]])[0].scores)
         else:
-            scores.append(trial.caller.rank(query, [*texts, LONG_TEXT]).scores[: len(texts)])
+            scores.append(trial.rank(query, [*texts, LONG_TEXT]).scores[: len(texts)])
     drift = trial.compare(scores, trial.scores[: len(scores)])
     hint = "A score should not depend on the length of its neighbours; is padding masked?"
     return judge("padding", drift, trial.noise, did="Beside a very long text", hint=hint)
@@ -305,9 +375,7 @@ def try_threads(trial: RerankTrial) -> Probe:
     n_lists = len(trial.lists)
     places = [place % n_lists for place in range(max(n_lists, 2 * THREADS))]
     with ThreadPoolExecutor(THREADS) as threads:
-        ranked = threads.map(
-            lambda place: trial.caller.rank(trial.queries[place], trial.lists[place]), places
-        )
+        ranked = threads.map(lambda place: trial.rank(trial.queries[place], trial.lists[place]), places)
         scores = [one.scores for one in ranked]
     hint = "The model must not be shared by threads without a lock."
     drift = trial.compare(scores, [trial.scores[place] for place in places])
@@ -317,9 +385,7 @@ def try_threads(trial: RerankTrial) -> Probe:
 def try_half_lists(trial: RerankTrial) -> Probe:
     """Leave out the second half of each list."""
     halves = [texts[: (len(texts) + 1) // 2] for texts in trial.lists]
-    scores = [
-        trial.caller.rank(query, half).scores for query, half in zip(trial.queries, halves, strict=True)
-    ]
+    scores = [trial.rank(query, half).scores for query, half in zip(trial.queries, halves, strict=True)]
     base = [whole[: len(half)] for whole, half in zip(trial.scores, halves, strict=True)]
     drift = trial.compare(scores, base)
     did = "Without the second half of the list"
@@ -383,6 +449,7 @@ def try_edges(trial: RerankTrial) -> Probe:
 
 
 RERANKER_PROBES: dict[str, Callable[[RerankTrial], Probe]] = {
+    "inputs": try_inputs,
     "repeated calls": try_repeats,
     "shuffled order": try_shuffles,
     "reversed order": try_reverse,

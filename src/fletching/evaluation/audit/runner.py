@@ -13,12 +13,13 @@ from fletching.data import CandidateList
 from fletching.errors import bad_argument
 from fletching.evaluation.audit.callers import (
     EmbedCaller,
+    FormError,
     Ranked,
     RerankCaller,
     build_caller,
     count_lost_tokens,
 )
-from fletching.evaluation.audit.drift import find_dtype, find_noise
+from fletching.evaluation.audit.drift import find_dtype, find_noise, find_rounding
 from fletching.evaluation.audit.embedder_probes import EMBEDDER_PROBES, EmbedTrial, check_vectors, find_prompt
 from fletching.evaluation.audit.lists import (
     OWN_NAME,
@@ -62,7 +63,7 @@ def audit(
             object with ``rank(query, documents)`` or ``encode(texts)``.
         lists: What to try it on; ``None`` takes `read_own_lists`. Labels are needed for nDCG only.
         data_name: What the report calls the lists; empty takes the name of the evaluation set.
-        seed: Decides which lists and passages are drawn, and the orders they are put in.
+        seed: Decides which lists and passages are drawn, and the orders they are put in; >= 0.
         max_lists: Lists to draw.
         max_documents: Passages to draw for each list.
         listwise: Whether a score may depend on the other passages of its list; ``None`` asks the model, and
@@ -77,7 +78,7 @@ def audit(
         ArgumentError: If the model can neither rank nor encode, or no list can be used.
         CheckpointError: If the checkpoint cannot be opened.
     """
-    check_sizes(max_lists, max_documents)
+    check_sizes(max_lists, max_documents, seed)
     name = model if isinstance(model, (str, Path)) else type(model).__name__
     opened = load_shared(model) if isinstance(model, (str, Path)) else model
     caller = build_caller(opened, listwise=listwise)
@@ -89,17 +90,17 @@ def audit(
     chosen, remarks = sample_lists(lists, max_lists=max_lists, max_documents=max_documents, seed=seed)
     if not chosen:
         raise bad_argument("audit", "lists", "at least one query with two different passages", len(chosen))
-    noise = find_noise(find_dtype(opened))
+    dtype = find_dtype(opened)
     if isinstance(caller, EmbedCaller):
-        probes, scored = _audit_embedder(caller, chosen, noise, seed, show_progress_bar)
+        probes, scored = _audit_embedder(caller, chosen, dtype, seed, show_progress_bar)
     else:
-        probes, scored = _audit_reranker(caller, chosen, noise, seed, show_progress_bar)
+        probes, scored = _audit_reranker(caller, chosen, dtype, seed, show_progress_bar)
     slices, reasons = build_slices(scored) if scored else ([], [])
     return AuditReport(
         model=str(name),
         kind=caller.kind,
         listwise=caller.listwise,
-        dtype=find_dtype(opened),
+        dtype=dtype,
         fingerprint=fingerprint(opened) if isinstance(opened, torch.nn.Module) else "",
         data_name=data_name,
         data_digest=digest_lists(chosen),
@@ -114,7 +115,7 @@ def audit(
 
 
 def _audit_reranker(
-    caller: RerankCaller, lists: Sequence[CandidateList], noise: float, seed: int, show: bool | None
+    caller: RerankCaller, lists: Sequence[CandidateList], dtype: str, seed: int, show: bool | None
 ) -> tuple[list[Probe], list[Scored]]:
     base = [caller.rank(one.query, one.documents) for one in lists]
     form = check_form(base)
@@ -126,7 +127,8 @@ def _audit_reranker(
         [one.documents for one in lists],
         [one.labels for one in lists],
         base,
-        noise,
+        find_noise(dtype),
+        find_rounding(dtype),
         seed,
     )
     scored = [
@@ -137,7 +139,7 @@ def _audit_reranker(
 
 
 def _audit_embedder(
-    caller: EmbedCaller, lists: Sequence[CandidateList], noise: float, seed: int, show: bool | None
+    caller: EmbedCaller, lists: Sequence[CandidateList], dtype: str, seed: int, show: bool | None
 ) -> tuple[list[Probe], list[Scored]]:
     queries = [*dict.fromkeys(one.query for one in lists)]
     texts = [*dict.fromkeys(text for one in lists for text in one.documents)]
@@ -145,7 +147,9 @@ def _audit_embedder(
     form = check_vectors([query_vectors, vectors], [len(queries), len(texts)])
     if form.verdict == FAULT:
         return [form], []
-    trial = EmbedTrial(caller, queries, texts, query_vectors, vectors, noise, seed)
+    trial = EmbedTrial(
+        caller, queries, texts, query_vectors, vectors, find_noise(dtype), find_rounding(dtype), seed
+    )
     prompt = find_prompt(caller.model, "document")
     rows = {text: row for row, text in enumerate(texts)}
     scored = [
@@ -169,6 +173,8 @@ def _try_all(probes: Mapping[str, Callable[[T], Probe]], trial: T, show: bool | 
             found.append(probe(trial))
         except (MemoryError, torch.OutOfMemoryError):
             raise
+        except FormError as error:
+            found.append(Probe(name, FAULT, None, None, f"While this was tried: {error}."))
         except Exception as error:
             sentence = f"The model failed with {type(error).__name__}: {error}"
             found.append(Probe(name, FAULT, None, None, " ".join(sentence.split())))

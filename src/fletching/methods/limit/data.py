@@ -324,7 +324,7 @@ def _load_from_folder(folder: Path) -> LimitDataset:
     path = layout.qrels_paths.get("test") or _find_json_qrels(folder)
     qrels = _order_relevant(path, read_qrels(path, query_ids=queries, document_ids=corpus), queries, corpus)
     items = folder / "items.jsonl"
-    query_items, document_items = _read_items(items) if items.is_file() else (None, None)
+    query_items, document_items = _read_items(items, queries, corpus) if items.is_file() else (None, None)
     return LimitDataset(folder.resolve().name, queries, corpus, qrels, query_items, document_items)
 
 
@@ -387,7 +387,9 @@ def _order_relevant(
     return ordered
 
 
-def _read_items(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _read_items(
+    path: Path, queries: Iterable[str], corpus: Iterable[str]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     query_items: dict[str, str] = {}
     document_items: dict[str, tuple[str, ...]] = {}
     for number, record in read_json_lines(path):
@@ -400,4 +402,9 @@ def _read_items(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]
             document_items[str(record["document"])] = tuple(items)
         else:
             raise bad_record(path, number, None, "an object with `query` or `document`", record)
+    for kind, ids, known in (("query", queries, query_items), ("document", corpus, document_items)):
+        missing = next((each for each in ids if each not in known), None)
+        if missing is not None:
+            domain = "a table with the items of every query and every document"
+            raise bad_record(path, None, None, domain, Words(f"none for the {kind} {missing!r}"))
     return query_items, document_items

@@ -135,10 +135,9 @@ def _parse_authors(path: Path, number: int, record: dict[str, Any]) -> tuple[lis
         scores = [float(candidate["bm25_score"]) for candidate in candidates]
     except (TypeError, KeyError, ValueError) as error:
         raise bad_record(path, number, "ret", "a list of {'text', 'bm25_score'}", candidates) from error
-    first = (
-        str(record.get("pos_idx", "")).replace(",", " ").split()
-    )  # 1-based; several positives: the first one
-    if not first or not first[0].isdigit() or not 1 <= int(first[0]) <= len(documents):
+    # 1-based; several positives: the first one
+    first = str(record.get("pos_idx", "")).replace(",", " ").split()
+    if not first or not first[0].isdecimal() or not 1 <= int(first[0]) <= len(documents):
         raise bad_record(
             path, number, "pos_idx", f"a position from 1 to {len(documents)}", record.get("pos_idx")
         )

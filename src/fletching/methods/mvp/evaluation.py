@@ -25,7 +25,9 @@ class MVPListEvaluator(BaseEvaluator):
 
     def __init__(self, lists: Sequence[CandidateList], name: str = "dev") -> None:
         super().__init__()
-        self.lists = [ranked for ranked in lists if len(ranked.documents) > 1 and max(ranked.labels) > 0]
+        self.lists = [
+            ranked for ranked in lists if len(ranked.documents) > 1 and max(ranked.labels, default=0) > 0
+        ]
         if not self.lists:
             raise DataError(
                 "MVPListEvaluator: no list has two documents and a positive label; got none to rank."
