@@ -218,6 +218,12 @@ def test_template_without_a_field_is_refused(t5_double: MVPReranker, template: s
         type(network)(network.model, network.tokenizer, template=template)
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "auto"])
+def test_precision_may_be_named_as_in_transformers(t5_folder: str, name: str) -> None:
+    model = MVPReranker(t5_folder, n_views=4, model_kwargs={"dtype": name})
+    assert model.dtype == (torch.bfloat16 if name == "bfloat16" else torch.float32)
+
+
 def test_float16_warns(t5_folder: str) -> None:
     with pytest.warns(FidelityWarning, match="T5 overflows in float16"):
         MVPReranker(t5_folder, n_views=4, dtype="float16")

@@ -23,6 +23,7 @@ from fletching.methods.mvp.weights import (
     read_weights,
     save_backbone,
 )
+from fletching.models.hardware import resolve_dtype
 
 TEMPLATE = "{views} | Query: {query} | Context: {passage}"
 """Input of one row (reference code); ``{views}`` becomes ``<extra_id_0><extra_id_1>...``."""
@@ -136,7 +137,11 @@ class T5MVPModule(MVPModule):
         cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> T5MVPModule:
         """Read our own save, or the authors' layout; of ``model_kwargs`` only ``dtype`` matters."""
-        t5 = _load_t5(path, hub, model_kwargs.get("dtype"))
+        dtype = model_kwargs.get("dtype")
+        dtype = (
+            None if dtype == "auto" else resolve_dtype(cls.__name__, dtype, "cpu")
+        )  # auto: as transformers
+        t5 = _load_t5(path, hub, dtype)
         return cls(t5, _load_tokenizer(path, hub), **config)
 
 
