@@ -52,6 +52,8 @@ class AcmeRecipe:
         output.mkdir(exist_ok=True)
         record = {"recipe": asdict(self), "resume": resume}
         (output / "record.json").write_text(json.dumps(record, default=str))
+        if self.base != "lists only":
+            (output / "config.json").write_text("{}")
         return {"before": {"ndcg": 0.25}, "after": {"ndcg": 0.75, "new": 1.0} if self.epochs else {}}
 """
 
@@ -88,6 +90,14 @@ def test_train_prints_results_before_and_after(output: Path) -> None:
     ]
     assert "+0.5000" in result.stdout
     assert f"fletching.load({str(output)!r})" in result.stderr
+
+
+def test_train_does_not_offer_to_open_what_is_no_model(output: Path) -> None:
+    result = run(output, "--set", "base=lists only")
+
+    assert result.exit_code == 0, result.stderr
+    assert f"Saved to {output}." in result.stderr
+    assert "fletching.load" not in result.stderr
 
 
 def test_train_says_when_nothing_was_evaluated(output: Path) -> None:

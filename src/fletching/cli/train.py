@@ -16,6 +16,7 @@ from fletching.plugins import registry
 __all__ = ["command"]
 
 _DATA_FIELD = "train_data"
+_MODEL_FILES = ("modules.json", "config.json")  # of whatever fletching.load opens
 
 
 def command(
@@ -61,7 +62,9 @@ def command(
     logging.getLogger("fletching").setLevel(logging.INFO)
     results = recipe.run(output, resume=resume)
     _print_results(results["before"], results["after"])
-    typer.echo(f"Saved to {output}; open it with fletching.load({str(output)!r}).", err=True)
+    is_model = any((output / name).is_file() for name in _MODEL_FILES)
+    remedy = f"; open it with fletching.load({str(output)!r})" if is_model else ""
+    typer.echo(f"Saved to {output}{remedy}.", err=True)
 
 
 def _read_config(owner: str, recipe_class: type, path: Path) -> dict[str, Any]:

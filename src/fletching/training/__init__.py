@@ -2,6 +2,8 @@
 
 - `recipe.py`: `TrainingFolder`, where a recipe writes and what it finds there when it goes on
 - `epochs.py`: `EpochCallback`, for rows that change from epoch to epoch
+- `reports.py`: `run_trainer`, which keeps losses off stdout
+- `smoke.py`: `save_character_bert`, what smoke runs in Chinese start from
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from fletching.training.epochs import EpochCallback as EpochCallback
     from fletching.training.recipe import TrainingFolder as TrainingFolder
     from fletching.training.recipe import hash_file as hash_file
+    from fletching.training.reports import run_trainer as run_trainer
+    from fletching.training.smoke import save_character_bert as save_character_bert
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -19,5 +23,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "EpochCallback": "fletching.training.epochs:EpochCallback",
         "TrainingFolder": "fletching.training.recipe:TrainingFolder",
         "hash_file": "fletching.training.recipe:hash_file",
+        "run_trainer": "fletching.training.reports:run_trainer",
+        "save_character_bert": "fletching.training.smoke:save_character_bert",
     },
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fletching.methods.multi_cpr import MultiCPRDataset, write_synthetic
-from fletching.methods.multi_cpr.synthetic import save_tiny_bert
+from fletching.training import save_character_bert
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -33,4 +33,4 @@ def base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny random BERT that reads the domains of videos and of goods."""
     datasets = [MultiCPRDataset(root, domain, "train") for domain in ("ecom", "video")]
     texts = [text for data in datasets for text in (*data.queries.values(), *data.corpus.values())]
-    return save_tiny_bert(tmp_path_factory.mktemp("base"), texts)
+    return save_character_bert(tmp_path_factory.mktemp("base"), texts)

@@ -19,6 +19,7 @@ from fletching.methods.multi_cpr import (
     measure_rankings,
     read_rankings,
 )
+from fletching.methods.multi_cpr.evaluation import search_words
 from fletching.methods.multi_cpr.training import build_dual_encoder
 
 TEN = [f"n{number}" for number in range(10)]
@@ -209,3 +210,15 @@ def test_evaluator_refuses_what_it_cannot_measure(root: Path) -> None:
         MultiCPREvaluator(dataset, depth=5)
     with pytest.raises(ArgumentError, match="`score` must be one of"):
         MultiCPREvaluator(dataset, score="euclidean")
+
+
+def test_words_are_indexed_once_and_looked_up_query_by_query() -> None:
+    class Words:
+        def index(self, passages: list[tuple[str, str]]) -> None:
+            self.passages = passages
+
+        def retrieve(self, query: str, depth: int) -> dict[str, float]:
+            return {key: 1.0 for key, text in self.passages if query in text}
+
+    found = search_words(Words(), {"q1": "bow", "q2": "oak"}, passages=[("a", "a bow")], depth=5)
+    assert dict(found) == {"q1": {"a": 1.0}, "q2": {}}

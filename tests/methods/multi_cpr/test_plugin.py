@@ -34,6 +34,7 @@ def test_smoke_run_from_the_command_line(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "development_mrr_at_10" in result.stdout
     assert "test_recall_at_30" in result.stdout
+    assert "loss" not in result.stdout  # results only
     assert (output / "model.safetensors").is_file()
 
 

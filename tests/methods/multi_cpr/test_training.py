@@ -16,7 +16,6 @@ from fletching.errors import ArgumentError
 from fletching.methods.multi_cpr import MultiCPRConfig, MultiCPRDataset
 from fletching.methods.multi_cpr.functional import compute_contrastive_loss
 from fletching.methods.multi_cpr.training import (
-    EpochCallback,
     GroupSampler,
     build_cross_encoder,
     build_dual_encoder,
@@ -24,7 +23,7 @@ from fletching.methods.multi_cpr.training import (
     train_cross_encoder,
     train_dual_encoder,
 )
-from fletching.training import TrainingFolder
+from fletching.training import EpochCallback, TrainingFolder
 
 
 def test_dual_encoder_is_the_state_of_the_first_token(base: str) -> None:

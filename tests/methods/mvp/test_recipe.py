@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer
 
 import fletching
+from fletching.data import CandidateList
 from fletching.errors import ArgumentError
 from fletching.methods.mvp import MVPConfig, MVPRecipe, MVPReranker
 from fletching.methods.mvp.data import read_lists
@@ -71,6 +72,12 @@ def test_the_best_checkpoint_is_kept(recipe: MVPRecipe, tmp_path: Path) -> None:
     assert results["after"]["dev_ndcg_at_10"] == pytest.approx(max(seen))
     evaluator = MVPListEvaluator(list(read_lists(recipe.dev_data[0])))
     assert evaluator(fletching.load(tmp_path)) == results["after"]
+
+
+def test_the_evaluator_skips_lists_without_labels() -> None:
+    labelled = CandidateList("q", ("a", "b"), (0.0, 1.0))
+    evaluator = MVPListEvaluator([CandidateList("q", ("a", "b"), ()), labelled])
+    assert evaluator.lists == [labelled]
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from fletching.methods.t2ranking import write_synthetic
-from fletching.methods.t2ranking.synthetic import save_tiny_bert
+from fletching.methods.t2ranking.synthetic import CHARACTERS
+from fletching.training import save_character_bert
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small are slower on several threads, by far where other tests run beside them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +31,4 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_tiny_bert(tmp_path_factory.mktemp("base"))
+    return save_character_bert(tmp_path_factory.mktemp("base"), CHARACTERS)

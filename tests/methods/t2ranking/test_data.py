@@ -55,6 +55,32 @@ def test_a_header_is_never_counted_as_a_positive(header: str, tmp_path: Path) ->
     assert T2RankingDataset(tmp_path, "dev").positives == {"1": ("5", "6"), "2": ("5",)}
 
 
+def test_ids_that_are_no_numbers_lose_no_record(tmp_path: Path) -> None:
+    """A collection of one's own, without header lines: the first record is no header."""
+    write(tmp_path, collection="d-a\tone\nd-b\ttwo\n", queries_dev="q-a\twhat\nq-b\twho\n")
+    write(tmp_path, qrels_dev="q-a\t0\td-a\t3\nq-b\t0\td-b\t2\n", dev_bm25="q-a\td-a\t1\nq-b\td-b\t1\n")
+    dataset = T2RankingDataset(tmp_path, "dev")
+    assert dict(dataset.corpus) == {"d-a": "one", "d-b": "two"}
+    assert dataset.queries == {"q-a": "what", "q-b": "who"}
+    assert dataset.positives == {"q-a": ("d-a",), "q-b": ("d-b",)}
+    assert dict(dataset.stream_run("bm25")) == {"q-a": ["d-a"], "q-b": ["d-b"]}
+
+
+def test_another_split_reads_the_passages_once(collection: Path) -> None:
+    train = T2RankingDataset(collection, "train")
+    dev = train.open_split("dev")
+    assert (dev.split, dev.queries) == ("dev", T2RankingDataset(collection, "dev").queries)
+    assert dev.corpus is train.corpus
+
+
+def test_lists_may_stand_elsewhere(collection: Path, tmp_path: Path) -> None:
+    """Mined by a model of one's own: the folder holds nothing but the lists."""
+    train = T2RankingDataset(collection, "train")
+    query, (positive, *_) = next(iter(train.positives.items()))
+    write(tmp_path, train_mined=f"{query}\t{positive}\t1\n{query}\t0\t2\n")
+    assert list(train.negatives("mined", 5, folder=tmp_path)) == [(query, ["0"])]
+
+
 def test_levels_become_labels_at_the_threshold(tmp_path: Path) -> None:
     rows = "".join(f"1\t0\t{level}0\t{level}\n" for level in range(4))
     dataset = T2RankingDataset(write(tmp_path, queries_dev="1\ta\n", qrels_dev=rows), "dev")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from fletching.models.reranker import Reranker
 from fletching.training.recipe import RESULTS_FILE
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe(collection: Path, base: str) -> T2RankingRecipe:
     return T2RankingRecipe(
         train_data=(str(collection),),
@@ -39,6 +42,31 @@ def recipe(collection: Path, base: str) -> T2RankingRecipe:
         texts_per_step=8,
         seed=3,
     )
+
+
+@pytest.fixture(scope="module")
+def train_once(
+    recipe: T2RankingRecipe, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, Any]]:
+    """Train a baseline, the same for all tests that look at what comes out."""
+
+    @cache
+    def train(baseline: str) -> tuple[Path, Any]:
+        folder = tmp_path_factory.mktemp(baseline)
+        return folder, replace(recipe, baseline=baseline).run(folder)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def two_stages(
+    recipe: T2RankingRecipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[T2RankingRecipe, Path]:
+    """A finished run with BM25 negatives, then with those that its first model mined."""
+    folder = tmp_path_factory.mktemp("two_stages")
+    chosen = replace(recipe, negatives=("bm25", "self_mined"), window=30, epochs=1)
+    chosen.run(folder)
+    return chosen, folder
 
 
 def read_record(folder: Path) -> Any:
@@ -59,23 +87,27 @@ def evaluate_again(folder: Path, collection: Path, *, reranks: bool) -> dict[str
     [("dual_encoder", Embedder), ("cross_encoder", Reranker), ("mvp", MVPReranker)],
 )
 def test_a_trained_baseline_is_what_was_measured(
-    baseline: str, model_class: type, recipe: T2RankingRecipe, collection: Path, tmp_path: Path
+    baseline: str, model_class: type, train_once: Callable[[str], tuple[Path, Any]], collection: Path
 ) -> None:
-    results = replace(recipe, baseline=baseline).run(tmp_path)
-    assert type(fletching.load(tmp_path)) is model_class
-    again = evaluate_again(tmp_path, collection, reranks=baseline != "dual_encoder")
+    folder, results = train_once(baseline)
+    assert type(fletching.load(folder)) is model_class
+    again = evaluate_again(folder, collection, reranks=baseline != "dual_encoder")
     assert results["after"] == pytest.approx(again)
-    assert read_record(tmp_path)["results"] == results
+    assert read_record(folder)["results"] == results
     assert results["before"] != results["after"]
 
 
 @pytest.mark.parametrize("baseline", ["dual_encoder", "cross_encoder"])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    baseline: str, recipe: T2RankingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    baseline: str,
+    recipe: T2RankingRecipe,
+    train_once: Callable[[str], tuple[Path, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed behind its first checkpoint: the negatives of the second and third epoch must follow."""
     chosen = replace(recipe, baseline=baseline)
-    chosen.run(tmp_path / "whole")
+    whole_folder, _ = train_once(baseline)
     save = Trainer._save_checkpoint
 
     def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -84,40 +116,38 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
 
     monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        chosen.run(tmp_path / "killed")
+        chosen.run(tmp_path)
     monkeypatch.undo()
-    chosen.run(tmp_path / "killed", resume=True)
-    whole, killed = (fletching.load(tmp_path / name).state_dict() for name in ("whole", "killed"))
+    chosen.run(tmp_path, resume=True)
+    whole, killed = (fletching.load(folder).state_dict() for folder in (whole_folder, tmp_path))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
-    assert read_record(tmp_path / "whole")["results"] == read_record(tmp_path / "killed")["results"]
+    assert read_record(whole_folder)["results"] == read_record(tmp_path)["results"]
 
 
 def test_self_mined_negatives_are_the_models_own(
-    recipe: T2RankingRecipe, collection: Path, tmp_path: Path
+    two_stages: tuple[T2RankingRecipe, Path], collection: Path
 ) -> None:
     """The lists hold what the model of the first stage finds, 30 ranks beside the positives."""
-    chosen = replace(recipe, negatives=("bm25", "self_mined"), window=30, epochs=1)
-    chosen.run(tmp_path)
+    _, folder = two_stages
     train = T2RankingDataset(collection, "train")
-    lists = dict(T2RankingDataset(tmp_path, "train").stream_run("mined"))
+    lists = dict(train.stream_run("mined", folder=folder))
     assert lists.keys() == train.positives.keys()
-    model = fletching.load(tmp_path / "bm25_negatives", device="cpu")
+    model = fletching.load(folder / "bm25_negatives", device="cpu")
     query = next(iter(lists))
     corpus = dict(train.corpus)
     scores = model.encode_document(list(corpus.values())) @ model.encode_query(train.queries[query])
     ranking = [key for _, key in sorted(zip((-scores).tolist(), corpus, strict=True))]
     assert lists[query] == ranking[: len(lists[query])]
     assert len(lists[query]) >= 30
-    whole, first = (read_record(tmp_path / name) for name in (".", "bm25_negatives"))
+    whole, first = (read_record(folder / name) for name in (".", "bm25_negatives"))
     assert whole["results"]["before"] == first["results"]["before"]  # each stage starts from the base
     assert whole["results"]["after"] != first["results"]["after"]
 
 
 def test_a_finished_stage_is_not_trained_again(
-    recipe: T2RankingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_stages: tuple[T2RankingRecipe, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = replace(recipe, negatives=("bm25", "self_mined"), epochs=1, eval_epochs=1)
-    chosen.run(tmp_path)
+    chosen, folder = two_stages
     trained: list[str] = []
     train = Trainer.train
 
@@ -126,8 +156,8 @@ def test_a_finished_stage_is_not_trained_again(
         return train(self, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "train", note)
-    chosen.run(tmp_path, resume=True)
-    assert trained == [tmp_path.name]
+    chosen.run(folder, resume=True)
+    assert trained == [folder.name]
 
 
 def test_bm25_writes_its_lists(recipe: T2RankingRecipe, collection: Path, tmp_path: Path) -> None:
@@ -139,6 +169,19 @@ def test_bm25_writes_its_lists(recipe: T2RankingRecipe, collection: Path, tmp_pa
     dev = T2RankingDataset(collection, "dev")
     assert lists.keys() == dev.queries.keys()
     assert all(lists[query][0] in relevant for query, relevant in dev.positives.items())
+
+
+def test_bm25_counts_queries_for_which_it_found_nothing(
+    recipe: T2RankingRecipe, collection: Path, tmp_path: Path
+) -> None:
+    """A file of lists has no row for such a query; MRR is divided by all queries that were asked."""
+    copy = Path(shutil.copytree(collection, tmp_path / "collection"))
+    with (copy / "queries.dev.tsv").open("a", encoding="utf-8") as file:
+        file.write("99999\txyz\n")
+    chosen = replace(recipe, baseline="bm25", train_data=(str(copy),))
+    results = chosen.run(tmp_path / "run")
+    assert results["after"]["dev_queries_ranked"] == 7.0
+    assert results["after"]["dev_t2_mrr_at_10"] == pytest.approx(5 / 7)  # five of six have a passage
 
 
 def test_results_file_says_what_was_trained_on_what(recipe: T2RankingRecipe, tmp_path: Path) -> None:
@@ -181,7 +224,7 @@ def test_defaults_are_the_references(baseline: str, expected: tuple[Any, ...]) -
         332,
         2023,
     )
-    assert (config.base, config.weight_decay, config.depth) == ("bert-base-chinese", 0.0, 1000)
+    assert (config.base, config.weight_decay, config.depth) == ("google-bert/bert-base-chinese", 0.0, 1000)
 
 
 @pytest.mark.parametrize(

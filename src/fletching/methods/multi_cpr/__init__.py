@@ -7,13 +7,13 @@ trained on one domain, evaluated on all three.
 Map of the folder, in reading order:
 
 - `data.py`: :class:`MultiCPRDataset`; `counts.py`: what the official files hold
-- `functional.py`: scores and the loss; `search.py`: exact search over any number of passages
-- `evaluation.py`: the measures, and :class:`MultiCPREvaluator`
+- `functional.py`: scores and the loss
+- `evaluation.py`: search, the measures, and :class:`MultiCPREvaluator`
 - `negatives.py`: pools and groups of the reranker; `config.py`, `training.py`, `recipe.py`:
   :class:`MultiCPRRecipe`
 - `pretraining.py`: BERT-CT, continued pre-training on the passages
 - `domains.py`: :func:`evaluate_domains` and :func:`train_domains`
-- `synthetic.py`: made-up collections in the same layout, and a tiny model for them
+- `synthetic.py`: made-up collections in the same layout
 """
 
 from typing import TYPE_CHECKING

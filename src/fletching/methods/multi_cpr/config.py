@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fletching.errors import bad_argument, bad_choice
 
+BASE = "google-bert/bert-base-chinese"  # reference script, by its full name on the hub
+
 DOMAINS = ("ecom", "medical", "video")
 """The domains, as their folders are called."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from sentence_transformers import SentenceTransformer
@@ -11,12 +12,20 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from fletching.data.lines import StrPath, parse_number
 from fletching.data.tables import DOCUMENT, QUERY, SCORE, read_rows
 from fletching.errors import bad_argument, bad_record
+from fletching.evaluation.streaming import Hits, search_vectors
 from fletching.methods.multi_cpr.config import SCORES, check_choice
 from fletching.methods.multi_cpr.data import MultiCPRDataset, QueryKey
-from fletching.methods.multi_cpr.search import Hits, search_vectors, search_words
+from fletching.methods.multi_cpr.functional import compare_vectors
 from fletching.progress import track
 
-__all__ = ["MultiCPREvaluator", "measure_rankings", "order_passages", "read_rankings", "rerank_passages"]
+__all__ = [
+    "MultiCPREvaluator",
+    "measure_rankings",
+    "order_passages",
+    "read_rankings",
+    "rerank_passages",
+    "search_words",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -156,6 +165,31 @@ def rerank_passages(
     return ranked
 
 
+def search_words(
+    model: Any,
+    queries: Mapping[Key, str],
+    *,
+    passages: Iterable[tuple[str, str]],
+    depth: int = 1000,
+    show_progress_bar: bool | None = None,
+) -> Hits[Key]:
+    """Index the passages by their words, and look every query up.
+
+    Args:
+        model: A ``BM25``, or anything with its ``index`` and ``retrieve``.
+        queries: Query -> text.
+        passages: Pairs of id and text.
+        depth: Passages to keep for each query, >= 1.
+        show_progress_bar: ``None``: if the ``fletching`` logger is at INFO and stderr is a terminal.
+
+    Yields:
+        Each query with at most ``depth`` passages; none where no passage shares a word with it.
+    """
+    model.index(passages)
+    for key, text in track(queries.items(), desc="Searching", total=len(queries), show=show_progress_bar):
+        yield key, model.retrieve(text, depth)
+
+
 class MultiCPREvaluator(BaseEvaluator):
     """MRR@10 and recall@1000 of an embedder, a reranker or BM25 on Multi-CPR.
 
@@ -266,7 +300,8 @@ class MultiCPREvaluator(BaseEvaluator):
             return search_words(model, queries, **shared)
         if not isinstance(model, SentenceTransformer):
             raise bad_argument(type(self).__name__, "model", _MODELS, model)
-        return search_vectors(model, queries, score=self.score, batch_size=self.batch_size, **shared)
+        compare = partial(compare_vectors, score=self.score)
+        return search_vectors(model, queries, compare=compare, batch_size=self.batch_size, **shared)
 
     def _rerank(self, model: Any) -> dict[QueryKey, list[str]]:
         if self.candidates is None:

@@ -14,10 +14,11 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from fletching.errors import missing_extra
+from fletching.methods.multi_cpr.config import BASE
 from fletching.methods.multi_cpr.data import MultiCPRDataset
+from fletching.training import TrainingFolder, run_trainer
 
 __all__ = ["pretrain_on_passages"]
 
@@ -26,7 +27,7 @@ def pretrain_on_passages(
     dataset: MultiCPRDataset,
     output_dir: str | Path,
     *,
-    base: str = "google-bert/bert-base-chinese",
+    base: str = BASE,
     epochs: float = 3.0,
     learning_rate: float = 5e-5,
     batch_size: int = 32,
@@ -61,14 +62,12 @@ def pretrain_on_passages(
         DataError: If the passages are missing or malformed.
         MissingExtraError: If the ``train`` extra is not installed.
     """
-    output = Path(output_dir)
-    checkpoints = output / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    folder = TrainingFolder(output_dir, resume=resume)
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = _PassageRows(dataset, tokenizer, max_tokens)
     try:
         arguments = TrainingArguments(
-            output_dir=str(checkpoints),
+            output_dir=str(folder.checkpoints),
             num_train_epochs=epochs,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
@@ -93,10 +92,10 @@ def pretrain_on_passages(
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
     )
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model(str(output))
-    tokenizer.save_pretrained(str(output))
-    return str(output)
+    run_trainer(trainer, folder)
+    trainer.save_model(str(folder.output))
+    tokenizer.save_pretrained(str(folder.output))
+    return str(folder.output)
 
 
 class _PassageRows(Dataset[dict[str, Any]]):

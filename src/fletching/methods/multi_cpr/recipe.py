@@ -14,11 +14,11 @@ from fletching.data.lines import read_json_lines, write_lines
 from fletching.data.runs import write_run
 from fletching.errors import bad_argument
 from fletching.evaluation.bm25 import BM25
-from fletching.methods.multi_cpr.config import BASELINES, DOMAINS, SCORES, MultiCPRConfig, check_choice
+from fletching.methods.multi_cpr.config import BASE, BASELINES, DOMAINS, SCORES, MultiCPRConfig, check_choice
 from fletching.methods.multi_cpr.data import MultiCPRDataset, QueryKey
 from fletching.methods.multi_cpr.evaluation import MultiCPREvaluator, measure_rankings, read_rankings
 from fletching.methods.multi_cpr.negatives import format_candidates, format_lists, sample_pool
-from fletching.methods.multi_cpr.synthetic import save_tiny_bert, write_synthetic
+from fletching.methods.multi_cpr.synthetic import write_synthetic
 from fletching.methods.multi_cpr.training import (
     build_cross_encoder,
     build_dual_encoder,
@@ -28,7 +28,7 @@ from fletching.methods.multi_cpr.training import (
 )
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training import TrainingFolder
+from fletching.training import TrainingFolder, save_character_bert
 from fletching.training.recipe import RESULTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class MultiCPRRecipe(MultiCPRConfig):
         n_random: Passages beside those that answer a query, in the test set and where negatives are searched:
             quicker, and not comparable with anything published. ``None`` takes all passages.
         max_queries: Queries to train on; ``None`` takes all.
-        mini_batch_size: Pairs of a cross-encoder that are computed at once; ``None`` computes a batch whole.
+        texts_per_step: Pairs of a cross-encoder in memory at once.
         save_steps: Optimiser steps between checkpoints.
         synthetic: Whether to make up small domains and a tiny random model in the output folder, instead of
             reading ``train_data`` and ``base``.
@@ -86,7 +86,7 @@ class MultiCPRRecipe(MultiCPRConfig):
     train_data: tuple[str, ...] = ()
     domain: str = "ecom"
     baseline: str = "dual_encoder"
-    base: str = "google-bert/bert-base-chinese"  # reference script
+    base: str = BASE
     first_stage: str = _WORDS  # ours: it needs no training
     score: str = "cosine"  # the training's; reference search: "l2"
     lower_case: bool = True  # reference code
@@ -96,7 +96,7 @@ class MultiCPRRecipe(MultiCPRConfig):
     evaluate_test: bool = True
     n_random: int | None = None
     max_queries: int | None = None
-    mini_batch_size: int | None = None
+    texts_per_step: int = 64  # a batch of the reference script
     save_steps: int = 1000  # ours
     synthetic: bool = False
 
@@ -113,7 +113,7 @@ class MultiCPRRecipe(MultiCPRConfig):
             ("development_depth", 10),
             ("n_random", 0),
             ("max_queries", 1),
-            ("mini_batch_size", 1),
+            ("texts_per_step", 1),
             ("save_steps", 1),
         ):
             value = getattr(self, name)
@@ -242,7 +242,7 @@ class MultiCPRRecipe(MultiCPRConfig):
             config=config,
             folder=folder,
             save_steps=self.save_steps,
-            mini_batch_size=self.mini_batch_size,
+            texts_per_step=self.texts_per_step,
         )
         after = self._measure_reranker(model, splits, candidates)
         model.save_pretrained(str(folder.output))
@@ -310,7 +310,7 @@ class MultiCPRRecipe(MultiCPRConfig):
         if not self.synthetic:
             return self.base
         texts = [*dataset.queries.values(), *(text for _, text in dataset.stream_passages())]
-        return save_tiny_bert(output / "base", texts)
+        return save_character_bert(output / "base", texts)
 
     def _open_first_stage(self) -> Any:
         return BM25("chinese") if self.first_stage == _WORDS else load(self.first_stage, kind="embedder")

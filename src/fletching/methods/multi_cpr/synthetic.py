@@ -1,8 +1,8 @@
-"""Made-up collections in the layout of Multi-CPR, and a tiny random model that can read them."""
+"""Made-up collections in the layout of Multi-CPR: for tests and first tries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
@@ -12,7 +12,7 @@ from random import Random
 from fletching.data.lines import StrPath, write_lines
 from fletching.errors import bad_argument
 
-__all__ = ["save_tiny_bert", "write_synthetic"]
+__all__ = ["write_synthetic"]
 
 _REPEATED = 0.066  # share of the video domain's training pairs whose passage another pair has too
 _PARTS = 4  # files of the medical passages
@@ -130,56 +130,6 @@ def write_synthetic(
     for place, made_up in enumerate(domains):
         _write_domain(root / made_up.name, made_up, n_passages, n_train, n_dev, Random(seed * 3 + place))
     return root
-
-
-def save_tiny_bert(folder: StrPath, texts: Iterable[str], *, seed: int = 0) -> str:
-    """Save a BERT of two small layers with random weights; its tokenizer knows the characters of some texts.
-
-    Args:
-        folder: Where to; made when missing.
-        texts: What it must be able to read.
-        seed: Decides the weights.
-
-    Returns:
-        ``folder`` as a string.
-    """
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-
-    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    characters = sorted(
-        {character for text in texts for character in text.lower() if not character.isspace()}
-    )
-    pieces = [*special.values(), *characters, *(f"##{character}" for character in characters)]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)  # as that of bert-base-chinese
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
-    )
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        initializer_range=0.2,  # texts must differ in more than the last bit
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        BertForMaskedLM(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=512,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{name}_token": piece for name, piece in special.items()},
-    ).save_pretrained(folder)
-    return str(folder)
 
 
 def _write_domain(

@@ -13,7 +13,6 @@ from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import load_file_path
-from transformers import TrainerCallback
 
 from fletching.errors import bad_argument, missing_extra
 from fletching.losses import GroupedCrossEntropyLoss
@@ -23,7 +22,7 @@ from fletching.methods.multi_cpr.negatives import sample_group
 from fletching.models.embedder import Embedder
 from fletching.models.loading import load
 from fletching.models.reranker import Reranker
-from fletching.training import TrainingFolder
+from fletching.training import EpochCallback, TrainingFolder, run_trainer
 
 __all__ = [
     "GroupSampler",
@@ -139,7 +138,7 @@ def train_dual_encoder(
         train_dataset=Dataset.from_dict(dataset.build_pairs()),
         loss=MultipleNegativesRankingLoss(model, scale=config.scale),
     )
-    trainer.train(resume_from_checkpoint=folder.last_checkpoint)
+    run_trainer(trainer, folder)
 
 
 def train_cross_encoder(
@@ -150,7 +149,7 @@ def train_cross_encoder(
     config: MultiCPRConfig,
     folder: TrainingFolder,
     save_steps: int,
-    mini_batch_size: int | None = None,
+    texts_per_step: int | None = None,
 ) -> None:
     """Train on groups of a positive and negatives, drawn anew in each epoch.
 
@@ -161,7 +160,7 @@ def train_cross_encoder(
         config: Without ``None``, see :func:`fill_defaults`.
         folder: Where checkpoints go, and come from.
         save_steps: Optimiser steps between checkpoints.
-        mini_batch_size: Pairs that are computed at once, see ``GroupedCrossEntropyLoss``.
+        texts_per_step: Pairs in memory at once; ``None`` computes a batch whole.
 
     Raises:
         ArgumentError: If no query has negatives.
@@ -191,10 +190,10 @@ def train_cross_encoder(
         model=model,
         args=CrossEncoderTrainingArguments(**_build_arguments(config, folder, save_steps)),
         train_dataset=rows,
-        loss=GroupedCrossEntropyLoss(model, mini_batch_size=mini_batch_size),
+        loss=GroupedCrossEntropyLoss(model, mini_batch_size=texts_per_step),
         callbacks=[EpochCallback(sampler)],
     )
-    trainer.train(resume_from_checkpoint=folder.last_checkpoint)
+    run_trainer(trainer, folder)
 
 
 class GroupSampler:
@@ -215,6 +214,14 @@ class GroupSampler:
         self.seed = seed
         self.epoch = 0
 
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch begins.
+
+        Args:
+            epoch: From 0.
+        """
+        self.epoch = epoch
+
     def __call__(self, rows: dict[str, list[Any]]) -> dict[str, list[str]]:
         """Draw the groups of some rows.
 
@@ -234,28 +241,6 @@ class GroupSampler:
             name: [self.corpus[key] for key in column] for name, column in zip(names, columns, strict=True)
         }
         return {"query": rows["query"], **texts}
-
-
-class EpochCallback(TrainerCallback):
-    """Tells a sampler which epoch begins.
-
-    Args:
-        sampler: What has an ``epoch``.
-    """
-
-    def __init__(self, sampler: GroupSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch; a run that goes on begins in the middle of one.
-
-        Args:
-            args: Not used.
-            state: Knows the epoch as a fraction.
-            control: Not used.
-            **kwargs: Not used.
-        """
-        self.sampler.epoch = int((state.epoch or 0.0) + 1e-6)
 
 
 def _build_arguments(config: MultiCPRConfig, folder: TrainingFolder, save_steps: int) -> dict[str, Any]:

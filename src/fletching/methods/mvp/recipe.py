@@ -20,7 +20,7 @@ from fletching.methods.mvp.model import MVPReranker
 from fletching.methods.mvp.modules import MVPModule
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training.recipe import TrainingFolder
+from fletching.training import TrainingFolder, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class MVPRecipe(MVPConfig):
             ),
             evaluator=evaluator,
         )
-        trainer.train(resume_from_checkpoint=folder.last_checkpoint)
+        run_trainer(trainer, folder)
         results = {"before": before, "after": self._evaluate(evaluator, model)}
         model.max_seq_length = self.inference_seq_length or self.max_seq_length
         model.save_pretrained(str(folder.output))

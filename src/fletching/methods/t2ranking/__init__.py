@@ -10,7 +10,7 @@ Map of the folder, in reading order:
 - `evaluation.py`: :class:`T2RankingEvaluator`, :class:`GradedRerankingEvaluator`
 - `model.py`: the networks of the baselines; `weights.py`: the authors' weights in them
 - `config.py`, `recipe.py`: :class:`T2RankingRecipe`; `stages.py`: its trained baselines
-- `synthetic.py`: made-up collections in the same layout, and a tiny model for them
+- `synthetic.py`: made-up collections in the same layout
 """
 
 from typing import TYPE_CHECKING

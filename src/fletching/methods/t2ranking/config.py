@@ -7,7 +7,7 @@ from typing import Any
 
 from fletching.errors import bad_argument, bad_choice
 
-BASE = "bert-base-chinese"  # reference scripts
+BASE = "google-bert/bert-base-chinese"  # reference scripts, by its full name on the hub
 QUERY_TOKENS = 32  # reference scripts
 PASSAGE_TOKENS = 300  # reference scripts
 PAIR_TOKENS = 332  # reference scripts
@@ -61,19 +61,19 @@ class T2RankingConfig:
         negatives: What lists the negatives come from, one training after the other: ``"bm25"`` and
             ``"mined"`` read the file of that name, ``"self_mined"`` mines with the model of the stage before.
             Each stage starts from ``base``. All but the dual encoder take one.
-        group_size: Passages of a query in training, the positive among them.
-        window: Ranks that negatives come from, counted without the positives.
-        batch_size: Queries of one optimiser step, on all devices together.
         learning_rate: Constant, without warm-up.
         epochs: Passes over the training queries.
+        batch_size: Queries of one optimiser step, on all devices together.
         eval_epochs: Epochs between evaluations and checkpoints.
-        query_tokens: Of a query of the dual encoder.
-        passage_tokens: Of a passage of the dual encoder.
-        pair_tokens: Of a pair of the cross-encoder.
-        depth: Passages that a search returns, and candidates of a query that are reranked.
         weight_decay: Of the optimiser.
         optimizer: Name of a transformers optimiser. The reference takes LAMB, which torch does not have, for
             the dual encoder, and Adam, which is AdamW without weight decay, for the cross-encoder.
+        query_tokens: Of a query of the dual encoder.
+        passage_tokens: Of a passage of the dual encoder.
+        pair_tokens: Of a pair of the cross-encoder.
+        group_size: Passages of a query in training, the positive among them.
+        window: Ranks that negatives come from, counted without the positives.
+        depth: Passages that a search returns, and candidates of a query that are reranked.
         fp16: Whether to train in half precision (autocast) where there is a GPU.
         seed: Of data order, initialisation and sampling.
     """
@@ -81,18 +81,18 @@ class T2RankingConfig:
     baseline: str = "dual_encoder"
     base: str = BASE
     negatives: tuple[str, ...] | None = None
-    group_size: int | None = None
-    window: int | None = None
-    batch_size: int | None = None
     learning_rate: float | None = None
     epochs: float | None = None
+    batch_size: int | None = None
     eval_epochs: int | None = None
+    weight_decay: float = 0.0  # reference code: the argument of 0.01 is not used
+    optimizer: str = "adamw_torch"  # ours: the reference takes LAMB or Adam
     query_tokens: int = QUERY_TOKENS
     passage_tokens: int = PASSAGE_TOKENS
     pair_tokens: int = PAIR_TOKENS
+    group_size: int | None = None
+    window: int | None = None
     depth: int = 1000  # reference scripts
-    weight_decay: float = 0.0  # reference code: the argument of 0.01 is not used
-    optimizer: str = "adamw_torch"  # ours: the reference takes LAMB or Adam
     fp16: bool = True  # reference scripts
     seed: int = 2023  # reference scripts
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fletching.data import MappedTexts, read_qrels, read_queries, stream_run
 from fletching.data.lines import StrPath, Words, read_lines
+from fletching.data.tables import simplify
+from fletching.data.texts import ID_NAMES
 from fletching.errors import bad_argument, bad_choice, bad_record
 from fletching.methods.t2ranking.functional import MAX_RANK, RELEVANT_LEVEL, map_to_binary
 
@@ -26,9 +28,9 @@ Qrels = dict[str, dict[str, int]]
 class T2RankingDataset:
     """One split of T2Ranking, or of any collection in its layout.
 
-    Everything is read when it is asked for, with or without the header line that the official files have (a
-    first line whose first field is no whole number), and checked line by line. Ids are strings. Passages stay
-    on disk behind a memory map; the lists of negatives, 200 million rows, are streamed.
+    Everything is read when it is asked for, and checked line by line, with or without the header line that
+    the official files have: its first field is ``qid`` or the like, or no whole number above one. Ids are
+    strings. Passages stay on disk behind a memory map; lists of negatives, 200 million rows, are streamed.
 
     - ``queries``: query id -> text
     - ``corpus``: passage id -> text, a `MappedTexts`
@@ -51,6 +53,7 @@ class T2RankingDataset:
             raise bad_choice("T2RankingDataset", "split", SPLITS, split)
         self.path = Path(path)
         self.split = split
+        self._corpus: MappedTexts | None = None
         if not self.path.is_dir():
             raise bad_record(self.path, None, None, "an existing folder", Words("none under this name"))
 
@@ -63,11 +66,26 @@ class T2RankingDataset:
         path = self._find(f"queries.{self.split}.tsv")
         return read_queries(path, columns=("id", "text"), header=_has_header(path))
 
-    @cached_property
+    @property
     def corpus(self) -> MappedTexts:
         """Passage id -> text; the pass over the file takes about a second for a million passages."""
-        path = self.path / "collection.tsv"
-        return MappedTexts(path, header=_has_header(path))
+        if self._corpus is None:
+            path = self.path / "collection.tsv"
+            self._corpus = MappedTexts(path, header=_has_header(path))
+        return self._corpus
+
+    def open_split(self, split: str) -> T2RankingDataset:
+        """Open another split of the same collection.
+
+        Args:
+            split: ``"train"``, ``"dev"`` or ``"test"``.
+
+        Returns:
+            The split; it shares ``corpus``, which is read once.
+        """
+        other = T2RankingDataset(self.path, split)
+        other._corpus = self.corpus
+        return other
 
     @cached_property
     def qrels_graded(self) -> Qrels:
@@ -100,7 +118,11 @@ class T2RankingDataset:
         }
 
     def negatives(
-        self, source: str = "bm25", window: int | tuple[int, int] = 200
+        self,
+        source: str = "bm25",
+        window: int | tuple[int, int] = 200,
+        *,
+        folder: StrPath | None = None,
     ) -> Iterator[tuple[str, list[str]]]:
         """Stream the candidates for negatives: one query's list after the other.
 
@@ -110,6 +132,7 @@ class T2RankingDataset:
             source: ``"bm25"``, or ``"mined"``: found by a dual encoder of the authors.
             window: Ranks to keep, from 0: so many, or ``(first, last + 1)``. Reference code: 200 for the dual
                 encoder, 256 for the cross-encoder.
+            folder: Where the lists are, such as those that your own model mined; ``None``: with the rest.
 
         Yields:
             Query id and passage ids, best first.
@@ -123,16 +146,17 @@ class T2RankingDataset:
         start, stop = (0, window) if isinstance(window, int) else window
         if not 0 <= start < stop:
             raise bad_argument("T2RankingDataset.negatives", "window", "a range of ranks", window)
-        for query, ranking in self.stream_run(source):
+        for query, ranking in self.stream_run(source, folder=folder):
             relevant = set(self.positives.get(query, ()))
             kept = (passage for passage in ranking if passage not in relevant)
             yield query, list(islice(kept, start, stop))
 
-    def stream_run(self, name: str) -> Iterator[tuple[str, list[str]]]:
+    def stream_run(self, name: str, *, folder: StrPath | None = None) -> Iterator[tuple[str, list[str]]]:
         """Stream a list file, such as ``dev.bm25.tsv`` or ``dev.dpr.tsv``, query by query.
 
         Args:
             name: What stands between the split and ``.tsv``.
+            folder: Where the file is; ``None``: with the rest.
 
         Yields:
             Query id and passage ids, best first.
@@ -140,7 +164,7 @@ class T2RankingDataset:
         Raises:
             DataError: If the file is missing or malformed, or the rows of a query do not stand together.
         """
-        path = self._find(f"{self.split}.{name}.tsv")
+        path = self._find(f"{self.split}.{name}.tsv", folder)
         is_first = True
         for query, scores in stream_run(path, order_by="rank"):
             if is_first:
@@ -148,18 +172,21 @@ class T2RankingDataset:
                 is_first = False
             yield query, sorted(scores, key=scores.__getitem__, reverse=True)
 
-    def _locate(self, name: str) -> Path | None:
-        paths = (self.path / name, self.path / f"{name}.gz")
+    def _locate(self, name: str, folder: StrPath | None = None) -> Path | None:
+        place = self.path if folder is None else Path(folder)
+        paths = (place / name, place / f"{name}.gz")
         return next((path for path in paths if path.is_file()), None)
 
-    def _find(self, name: str) -> Path:
-        path = self._locate(name)
+    def _find(self, name: str, folder: StrPath | None = None) -> Path:
+        path = self._locate(name, folder)
         if path is not None:
             return path
         remedy = ""
         if self.split == "test" and name.startswith("qrels"):
             remedy = "Judgements of the test set are not released; evaluate on 'dev'."
-        raise bad_record(self.path / name, None, None, "an existing file", Words("none"), remedy)
+        raise bad_record(
+            Path(folder or self.path) / name, None, None, "an existing file", Words("none"), remedy
+        )
 
 
 def stream_rankings(path: StrPath) -> Iterator[tuple[str, list[str | None]]]:
@@ -187,10 +214,21 @@ def stream_rankings(path: StrPath) -> Iterator[tuple[str, list[str | None]]]:
 
 
 def _has_header(path: Path) -> bool:
-    """Say whether a file begins with the names of its columns: the first field is no whole number."""
-    _, line = next(read_lines(path))
-    field = line.split("\t")[0].split(" ")[0]
-    return not (field.isascii() and field.isdecimal())
+    """Say whether a file begins with the names of its columns."""
+    lines = read_lines(path)
+    field = _read_first_field(next(lines)[1])
+    if simplify(field) in ID_NAMES:
+        return True
+    _, following = next(lines, (0, ""))  # where no id is a number, the first record is no header
+    return not _is_number(field) and _is_number(_read_first_field(following))
+
+
+def _read_first_field(line: str) -> str:
+    return line.split("\t")[0].split(" ")[0]
+
+
+def _is_number(field: str) -> bool:
+    return field.isascii() and field.isdecimal()
 
 
 def _refuse_header_as_record(path: StrPath, records: Mapping[str, object]) -> None:

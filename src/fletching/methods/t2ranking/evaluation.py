@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
+from torch import Tensor
 
 from fletching.data import MappedTexts
 from fletching.errors import DataError, bad_argument
+from fletching.evaluation.streaming import search_vectors
 from fletching.evaluation.systems import System, open_system
 from fletching.methods.t2ranking.functional import MAX_RANK, MRR_AT, RECALL_AT, Tally
 from fletching.metrics import break_ties, evaluate_run
@@ -30,8 +33,8 @@ class T2RankingEvaluator(BaseEvaluator):
     """MRR and recall as the authors compute them, for models that search and for models that rerank.
 
     A retriever searches all of ``corpus``, exactly: vectors are compared by the model's own similarity, the
-    dot product for the authors' models. Vectors stay in memory, 4 bytes for each dimension: 7 GB for
-    T2Ranking with a model of BERT's size. A reranker orders ``candidates``, best of the run first as it reads
+    dot product for the authors' models. Embedders read passages once and keep the best of each query, so that
+    a collection of any size fits. A reranker orders ``candidates``, best of the run first as it reads
     them, so that recall at the depth of the run is that of the run.
 
     Args:
@@ -250,6 +253,18 @@ def rank_queries(
         ArgumentError: If the model cannot search and there are no candidates.
         DataError: If a candidate is not in the corpus.
     """
+    if candidates is None and isinstance(model, SentenceTransformer):
+        hits = search_vectors(
+            model,
+            queries,
+            passages=_stream(corpus),
+            compare=cast("Callable[[Tensor, Tensor], Tensor]", model.similarity),
+            depth=depth,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+        )
+        yield from ((query, break_ties(found)) for query, found in hits)
+        return
     system = open_system(model, batch_size=batch_size)
     if candidates is None:
         if not system.can_search:
@@ -271,14 +286,18 @@ def _search(
     depth: int,
     show_progress_bar: bool | None,
 ) -> Iterator[tuple[str, Scores]]:
-    if isinstance(corpus, MappedTexts):
-        documents: Iterable[tuple[str, str]] = ((one.id, one.text) for one in corpus.documents())
-    else:
-        documents = corpus.items()
+    documents = _stream(corpus)
     system.prepare(track(documents, desc="Reading passages", total=len(corpus), show=show_progress_bar))
     items = iter(track(queries.items(), desc="Searching", total=len(queries), show=show_progress_bar))
     while part := dict(islice(items, _QUERIES_AT_ONCE)):
         yield from system.search_many(part, depth).items()
+
+
+def _stream(corpus: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """Read the passages in their order; those on disk in one go."""
+    if isinstance(corpus, MappedTexts):
+        return ((one.id, one.text) for one in corpus.documents())
+    return corpus.items()
 
 
 def _read(corpus: Mapping[str, str], query: str, passage: str) -> str:

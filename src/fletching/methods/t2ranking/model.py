@@ -24,6 +24,7 @@ def build_dual_encoder(
     *,
     query_tokens: int = QUERY_TOKENS,
     passage_tokens: int = PASSAGE_TOKENS,
+    seed: int = 0,
     **kwargs: Any,
 ) -> Embedder:
     """Build the dual encoder: two networks that share no weight, one for queries, one for passages.
@@ -36,6 +37,7 @@ def build_dual_encoder(
         base: Folder or hub id of the network that both start from, or one for queries and one for passages.
         query_tokens: Of a query, special ones included.
         passage_tokens: Of a passage, special ones included.
+        seed: Of weights that the base lacks, such as a pooler's; none of them is read.
         **kwargs: Arguments of `Embedder`, such as ``device``.
 
     Returns:
@@ -45,9 +47,11 @@ def build_dual_encoder(
         ArgumentError: If a number of tokens is too small for a text.
     """
     for_query, for_passage = (base, base) if isinstance(base, str) else base
-    router = Router.for_query_document(
-        _build_tower(for_query, query_tokens), _build_tower(for_passage, passage_tokens)
-    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        router = Router.for_query_document(
+            _build_tower(for_query, query_tokens), _build_tower(for_passage, passage_tokens)
+        )
     return Embedder(modules=[router], similarity_fn_name="dot", **kwargs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
@@ -28,11 +28,12 @@ from fletching.methods.t2ranking.stages import (
     train_dual_encoder,
     write_run,
 )
-from fletching.methods.t2ranking.synthetic import save_tiny_bert, write_synthetic
+from fletching.methods.t2ranking.synthetic import CHARACTERS, write_synthetic
 from fletching.models.embedder import Embedder
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training.recipe import RESULTS_FILE, TrainingFolder
+from fletching.training import TrainingFolder, save_character_bert
+from fletching.training.recipe import RESULTS_FILE
 
 __all__ = ["T2RankingRecipe"]
 
@@ -88,10 +89,10 @@ class T2RankingRecipe(T2RankingConfig):
             synthetic=True,
             negatives=("bm25",),
             group_size=4,
-            batch_size=24,
-            learning_rate=3e-3,
-            epochs=30,
-            eval_epochs=15,
+            batch_size=12,
+            learning_rate=1e-3,
+            epochs=20,
+            eval_epochs=10,
             passage_tokens=64,
             pair_tokens=64,
         )
@@ -120,8 +121,8 @@ class T2RankingRecipe(T2RankingConfig):
             raise bad_argument(
                 type(self).__name__, "train_data", "the folder of one collection", self.train_data
             )
-        train, dev = (T2RankingDataset(self.train_data[0], split) for split in ("train", "dev"))
-        dev.__dict__["corpus"] = train.corpus  # one pass for both
+        train = T2RankingDataset(self.train_data[0], "train")
+        dev = train.open_split("dev")
         runners = {
             "bm25": self._run_bm25,
             "dual_encoder": self._run_dual_encoder,
@@ -135,7 +136,7 @@ class T2RankingRecipe(T2RankingConfig):
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         collection, base = output / "collection", output / "base"
         write_synthetic(collection, seed=self.seed)
-        save_tiny_bert(base, seed=self.seed)
+        save_character_bert(base, CHARACTERS, seed=self.seed)
         recipe = replace(self, synthetic=False, train_data=(str(collection),), base=str(base))
         return recipe.run(output, resume=resume)
 
@@ -148,9 +149,9 @@ class T2RankingRecipe(T2RankingConfig):
         folder = TrainingFolder(output)
         path = output / "dev.bm25.tsv"
         if not (resume and path.is_file()):
-            run = rank_queries(BM25("chinese"), evaluator.queries, train.corpus, depth=self.depth)
-            write_run(path, run)
-        results = {"before": {}, "after": evaluator.measure(stream_run(path))}
+            write_run(path, rank_queries(BM25("chinese"), evaluator.queries, train.corpus, depth=self.depth))
+        run = _fill_up(stream_run(path), evaluator.queries)
+        results = {"before": {}, "after": evaluator.measure(run)}
         self._write_record(folder, train, results)
         return results
 
@@ -167,16 +168,20 @@ class T2RankingRecipe(T2RankingConfig):
                 logger.info("Stage %r is done.", stage)
                 previous = place
                 continue
-            source: str | Path = stage
             if stage == "self_mined":
                 assert previous is not None  # the configuration saw to it
                 self._mine(previous, output / _MINED, train, resume)
-                source = output
+                sampler = build_sampler(self, train, source="mined", folder=output)
+            else:
+                sampler = build_sampler(self, train, source=stage)
             folder = TrainingFolder(place, resume=resume)
             model = build_dual_encoder(
-                self.base, query_tokens=self.query_tokens, passage_tokens=self.passage_tokens
+                self.base,
+                query_tokens=self.query_tokens,
+                passage_tokens=self.passage_tokens,
+                seed=self.seed,
             )
-            results = self._train(model, train_dual_encoder, folder, evaluator, train, source)
+            results = self._train(model, train_dual_encoder, folder, evaluator, train, sampler)
             previous = place
         return results
 
@@ -187,7 +192,8 @@ class T2RankingRecipe(T2RankingConfig):
         evaluator = self._build_evaluator(dev, candidates=self._read_candidates(dev))
         model = build_cross_encoder(self.base, pair_tokens=self.pair_tokens, seed=self.seed)
         (source,) = self.resolve("negatives")
-        return self._train(model, train_cross_encoder, folder, evaluator, train, source)
+        sampler = build_sampler(self, train, source=source)
+        return self._train(model, train_cross_encoder, folder, evaluator, train, sampler)
 
     def _run_mvp(
         self, output: Path, train: T2RankingDataset, dev: T2RankingDataset, resume: bool
@@ -225,10 +231,9 @@ class T2RankingRecipe(T2RankingConfig):
         folder: TrainingFolder,
         evaluator: T2RankingEvaluator | None,
         train: T2RankingDataset,
-        source: str | Path,
+        sampler: StridedNegativeSampler,
     ) -> dict[str, Any]:
         """Run one stage: evaluate, train, evaluate, save."""
-        sampler = build_sampler(self, train, source=source)
         before = folder.keep_before(lambda: evaluator(model) if evaluator else {})
         train_model(self, model, sampler, folder, evaluator)
         results = {"before": before, "after": evaluator(model) if evaluator else {}}
@@ -286,6 +291,18 @@ def _check_training_packages() -> None:
     for package in ("accelerate", "datasets"):
         if find_spec(package) is None:
             raise missing_extra("T2RankingRecipe", package, "train")
+
+
+def _fill_up(
+    run: Iterable[tuple[str, Mapping[str, float]]], queries: Iterable[str]
+) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """Add the queries for which nothing was found: a file of lists has no row for them."""
+    missing = dict.fromkeys(queries)
+    for query, scores in run:
+        missing.pop(query, None)
+        yield query, scores
+    for query in missing:
+        yield query, {}
 
 
 def _write_graded_lists(sampler: StridedNegativeSampler, train: T2RankingDataset, path: Path) -> None:

@@ -23,7 +23,7 @@ from fletching.methods.t2ranking.model import ROUTES
 from fletching.methods.t2ranking.negatives import StridedNegativeSampler
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
-from fletching.training import EpochCallback, TrainingFolder
+from fletching.training import EpochCallback, TrainingFolder, run_trainer
 
 if TYPE_CHECKING:
     from fletching.methods.t2ranking.recipe import T2RankingRecipe
@@ -59,20 +59,18 @@ def train_dual_encoder(
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
     routes = dict.fromkeys(sampler.columns, ROUTES[1]) | {sampler.columns[0]: ROUTES[0]}
-    per_device = _divide(recipe.resolve("batch_size"), _count_processes())
     arguments = SentenceTransformerTrainingArguments(
-        **_build_arguments(recipe, folder, len(sampler), evaluator),
-        per_device_train_batch_size=per_device,
-        router_mapping=routes,
+        **_build_arguments(recipe, folder, len(sampler), evaluator), router_mapping=routes
     )
-    SentenceTransformerTrainer(
+    trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
         train_dataset=sampler.to_dataset(),
         loss=build_dual_loss(model, texts_per_step=recipe.texts_per_step),
         evaluator=evaluator,
         callbacks=[EpochCallback(sampler)],
-    ).train(resume_from_checkpoint=folder.last_checkpoint)
+    )
+    run_trainer(trainer, folder)
 
 
 def build_dual_loss(model: SentenceTransformer, *, texts_per_step: int) -> CachedMultipleNegativesRankingLoss:
@@ -116,42 +114,34 @@ def train_cross_encoder(
     """
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
-    arguments = CrossEncoderTrainingArguments(
-        **_build_arguments(recipe, folder, len(sampler), evaluator),
-        per_device_train_batch_size=_divide(recipe.resolve("batch_size"), _count_processes()),
-    )
-    CrossEncoderTrainer(
+    arguments = CrossEncoderTrainingArguments(**_build_arguments(recipe, folder, len(sampler), evaluator))
+    trainer = CrossEncoderTrainer(
         model=model,
         args=arguments,
         train_dataset=sampler.to_dataset(),
         loss=GroupedCrossEntropyLoss(model, mini_batch_size=recipe.texts_per_step),
         evaluator=evaluator,
         callbacks=[EpochCallback(sampler)],
-    ).train(resume_from_checkpoint=folder.last_checkpoint)
+    )
+    run_trainer(trainer, folder)
 
 
 def build_sampler(
-    recipe: T2RankingRecipe, data: T2RankingDataset, *, source: str | Path
+    recipe: T2RankingRecipe, data: T2RankingDataset, *, source: str, folder: Path | None = None
 ) -> StridedNegativeSampler:
     """Read the lists of the training queries and build the rows on them.
 
     Args:
         recipe: Settings.
         data: The training split.
-        source: ``"bm25"`` or ``"mined"``, or a folder with a ``train.mined.tsv`` of ours.
+        source: ``"bm25"`` or ``"mined"``.
+        folder: Where the lists are; ``None``: with the collection.
 
     Returns:
         The rows.
     """
-    window = recipe.resolve("window")
-    if isinstance(source, str):
-        lists = data.negatives(source, window)
-    else:
-        ours = T2RankingDataset(source, data.split)
-        ours.__dict__["positives"] = data.positives  # the folder holds nothing but the lists
-        lists = ours.negatives("mined", window)
     return StridedNegativeSampler(
-        lists,
+        data.negatives(source, recipe.resolve("window"), folder=folder),
         data.queries,
         data.corpus,
         data.positives,
@@ -197,6 +187,7 @@ def _build_arguments(
     return {
         "output_dir": str(folder.checkpoints),
         "num_train_epochs": recipe.resolve("epochs"),
+        "per_device_train_batch_size": _divide(recipe.resolve("batch_size"), _count_processes()),
         "learning_rate": recipe.resolve("learning_rate"),
         "lr_scheduler_type": "constant",
         "optim": recipe.optimizer,

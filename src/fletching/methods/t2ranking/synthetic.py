@@ -1,4 +1,4 @@
-"""Made-up collections in T2Ranking's layout, and a tiny model that reads them: for tests and first tries."""
+"""Made-up collections in T2Ranking's layout: for tests and first tries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 from fletching.data.lines import StrPath, write_lines
 from fletching.errors import bad_argument
 
-__all__ = ["CHARACTERS", "save_tiny_bert", "write_synthetic"]
+__all__ = ["CHARACTERS", "write_synthetic"]
 
 CHARACTERS = "".join(chr(0x4E00 + 37 * place) for place in range(240))
 """All characters of synthetic texts; real ones, in no meaningful order."""
@@ -21,8 +21,6 @@ _LEVELS = (3, 2, 2, 1, 0, 0)  # of the judged passages of a topic
 _SHARED_WORDS = {3: 3, 2: 2, 1: 1, 0: 0}  # words of the topic in a passage of each level
 _WITHOUT_POSITIVE = 12  # every so-manyth query has none, as 8 % of T2Ranking's
 _LIST_LENGTH = 60
-_WIDTH = 32  # of the tiny model
-_MAX_POSITIONS = 512
 
 
 def write_synthetic(
@@ -90,52 +88,6 @@ def write_synthetic(
             levels_of = dict(zip(keys, judged, strict=False))
             _write_qrels(folder, split, levels_of, header)
     return folder
-
-
-def save_tiny_bert(folder: StrPath, *, seed: int = 0) -> str:
-    """Save a two-layer BERT that reads synthetic texts character by character, as transformers does.
-
-    Args:
-        folder: Where to; made when missing.
-        seed: Decides the weights.
-
-    Returns:
-        ``folder`` as a string.
-    """
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    vocabulary = {piece: place for place, piece in enumerate((*special, *CHARACTERS))}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=_MAX_POSITIONS,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **dict(zip(names, special, strict=True)),
-    ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=_WIDTH,
-        intermediate_size=2 * _WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=_MAX_POSITIONS,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
-    return str(folder)
 
 
 def _write_text(generator: Random, words: Sequence[str], length: int) -> str:

@@ -44,7 +44,8 @@ def load_weights(path: StrPath, *, base: str = BASE, **kwargs: Any) -> Embedder 
 
     Args:
         path: The file.
-        base: Folder or hub id that brings tokenizer and configuration. Reference code: ``bert-base-chinese``.
+        base: Folder or hub id that brings tokenizer and configuration. Reference code: that of
+            ``bert-base-chinese``.
         **kwargs: Arguments of `build_dual_encoder` or `build_cross_encoder`, such as ``device``.
 
     Returns:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from sentence_transformers.util import cos_sim, euclidean_sim
 
-from fletching.methods.multi_cpr import search
-from fletching.methods.multi_cpr.search import search_vectors, search_words
+from fletching.errors import FletchingError
+from fletching.evaluation import streaming
+from fletching.evaluation.streaming import search_vectors
 
 
 class Table:
@@ -22,10 +26,12 @@ def write(vectors: torch.Tensor) -> list[str]:
     return [" ".join(map(repr, row)) for row in vectors.tolist()]
 
 
-@pytest.mark.parametrize("score", ["cosine", "l2", "dot"])
-def test_search_in_pieces_equals_a_sort_of_everything(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_PASSAGES_AT_ONCE", 7)
-    monkeypatch.setattr(search, "_QUERIES_AT_ONCE", 2)
+@pytest.mark.parametrize("compare", [cos_sim, euclidean_sim, torch.inner])
+def test_search_in_pieces_equals_a_sort_of_everything(
+    compare: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "_PASSAGES_AT_ONCE", 7)
+    monkeypatch.setattr(streaming, "_QUERIES_AT_ONCE", 2)
     generator = torch.Generator().manual_seed(1)
     queries, passages = torch.randn(5, 4, generator=generator), torch.randn(30, 4, generator=generator)
     texts = write(passages)
@@ -35,14 +41,10 @@ def test_search_in_pieces_equals_a_sort_of_everything(score: str, monkeypatch: p
             dict(enumerate(write(queries))),
             passages=[(f"p{place}", text) for place, text in enumerate(texts)],
             depth=9,
-            score=score,
+            compare=compare,
         )
     )
-    scores = {
-        "cosine": torch.cosine_similarity(queries[:, None], passages[None], dim=2),
-        "l2": -torch.cdist(queries, passages).square(),
-        "dot": queries @ passages.T,
-    }[score]
+    scores = compare(queries, passages)
     for query, hits in found.items():
         values, order = scores[query].sort(descending=True)
         assert list(hits) == [f"p{place}" for place in order[:9].tolist()]
@@ -50,38 +52,41 @@ def test_search_in_pieces_equals_a_sort_of_everything(score: str, monkeypatch: p
 
 
 def test_equal_scores_keep_the_order_of_the_passages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_PASSAGES_AT_ONCE", 3)
+    monkeypatch.setattr(streaming, "_PASSAGES_AT_ONCE", 3)
     names = ["z", "a", "m", "best", "b", "y", "c"]
     passages = [(name, "2.0" if name == "best" else "1.0") for name in names]
-    ((_, hits),) = search_vectors(Table(), {"q": "1.0"}, passages=passages, depth=4, score="dot")
+    ((_, hits),) = search_vectors(Table(), {"q": "1.0"}, passages=passages, depth=4, compare=torch.inner)
     assert list(hits) == ["best", "z", "a", "m"]
 
 
 @pytest.mark.parametrize("depth", [1, 5, 40])
 def test_search_in_pieces_is_stable(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors on a small grid: most scores are equal, and those of later pieces must not come first."""
-    monkeypatch.setattr(search, "_PASSAGES_AT_ONCE", 13)
-    monkeypatch.setattr(search, "_QUERIES_AT_ONCE", 4)
+    monkeypatch.setattr(streaming, "_PASSAGES_AT_ONCE", 13)
+    monkeypatch.setattr(streaming, "_QUERIES_AT_ONCE", 4)
     generator = torch.Generator().manual_seed(3)
     queries, passages = (torch.randint(-2, 3, (n, 3), generator=generator).float() for n in (7, 100))
     texts = [(str(place), text) for place, text in enumerate(write(passages))]
-    found = search_vectors(Table(), dict(enumerate(write(queries))), passages=texts, depth=depth, score="dot")
+    found = search_vectors(
+        Table(), dict(enumerate(write(queries))), passages=texts, depth=depth, compare=torch.inner
+    )
     expected = (queries @ passages.T).sort(dim=1, descending=True, stable=True).indices[:, :depth]
     assert [list(map(int, hits)) for _, hits in found] == expected.tolist()
 
 
 def test_fewer_passages_than_the_depth_are_all_returned() -> None:
-    ((_, hits),) = search_vectors(Table(), {"q": "1.0"}, passages=[("a", "1.0")], depth=1000, score="dot")
+    ((_, hits),) = search_vectors(
+        Table(), {"q": "1.0"}, passages=[("a", "1.0")], depth=1000, compare=torch.inner
+    )
     assert hits == {"a": 1.0}
 
 
-def test_words_are_indexed_once_and_looked_up_query_by_query() -> None:
-    class Words:
-        def index(self, passages: list[tuple[str, str]]) -> None:
-            self.passages = passages
-
-        def retrieve(self, query: str, depth: int) -> dict[str, float]:
-            return {key: 1.0 for key, text in self.passages if query in text}
-
-    found = search_words(Words(), {"q1": "bow", "q2": "oak"}, passages=[("a", "a bow")], depth=5)
-    assert dict(found) == {"q1": {"a": 1.0}, "q2": {}}
+@pytest.mark.parametrize(
+    ("query", "passage", "message"),
+    [("nan", "1.0", "the vector of query 'q' must be finite"), ("1.0", "inf", "of passage 'b' must be")],
+)
+def test_a_vector_that_is_not_finite_is_refused(query: str, passage: str, message: str) -> None:
+    """NaN sorts in front of every number, and would be the best hit of each query."""
+    passages = [("a", "1.0"), ("b", passage)]
+    with pytest.raises(FletchingError, match=message):
+        list(search_vectors(Table(), {"q": query}, passages=passages, compare=torch.inner))

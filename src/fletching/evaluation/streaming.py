@@ -1,19 +1,18 @@
-"""Exact search over any number of passages: each is encoded once and forgotten, the best are kept."""
+"""Dense search that forgets passages as it goes: each is encoded once, and only the best are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fletching.methods.multi_cpr.config import SCORES, check_choice
-from fletching.methods.multi_cpr.functional import compare_vectors
-from fletching.progress import progress_bar, track
+from fletching.errors import FletchingError
+from fletching.progress import progress_bar
 
-__all__ = ["Hits", "search_vectors", "search_words"]
+__all__ = ["Hits", "search_vectors"]
 
 Key = TypeVar("Key", bound=Hashable)
 Hits = Iterator[tuple[Key, dict[str, float]]]
@@ -28,85 +27,79 @@ def search_vectors(
     queries: Mapping[Key, str],
     *,
     passages: Iterable[tuple[str, str]],
+    compare: Callable[[Tensor, Tensor], Tensor],
     depth: int = 1000,
-    score: str = "cosine",
     batch_size: int | None = None,
     show_progress_bar: bool | None = None,
 ) -> Hits[Key]:
     """Compare every query with every passage, and keep the best.
 
-    Memory holds the vectors of the queries, those of 8192 passages, and two numbers for each hit: 1.2 GB for
-    100,000 queries at a depth of 1000.
+    Made for many queries on a large collection, such as mining negatives: vectors stay on the model's device,
+    and memory holds those of the queries, those of 8192 passages, and two numbers for each hit: 1.2 GB for
+    100,000 queries at a depth of 1000. `open_system` keeps the vectors of all passages instead.
 
     Args:
         model: A dense embedder; its own prompts are applied.
         queries: Query -> text.
         passages: Pairs of id and text.
+        compare: From vectors of queries and passages, ``(B, D)`` and ``(N, D)``, to scores ``(B, N)``, higher
+            is better; such as ``model.similarity``.
         depth: Passages to keep for each query, >= 1.
-        score: ``"cosine"``, ``"l2"`` or ``"dot"``, see ``compare_vectors``.
         batch_size: Texts of one batch; ``None`` leaves it to the model.
         show_progress_bar: ``None``: if the ``fletching`` logger is at INFO and stderr is a terminal.
 
     Yields:
-        Each query with ``depth`` passages, or all; equal scores keep the order of ``passages``. Scores of
-        ``"l2"`` are negative squared distances.
+        Each query with ``depth`` passages, or all; equal scores keep the order of ``passages``.
 
     Raises:
-        ArgumentError: If ``score`` is none of these.
+        FletchingError: If a vector holds NaN or infinity.
     """
-    check_choice("search_vectors", "score", SCORES, score)
     options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
     if batch_size is not None:
         options["batch_size"] = batch_size
     encoded = model.encode_query(list(queries.values()), **options).float()
+    _refuse_nan(encoded, list(queries), "query")
     ids: list[str] = []
     best = torch.empty((len(queries), 0), device=encoded.device)
     places = torch.empty((len(queries), 0), dtype=torch.long, device=encoded.device)
     with progress_bar(None, "Searching", show_progress_bar) as advance:
         for chunk in _cut(passages):
             vectors = model.encode_document([text for _, text in chunk], **options).float()
-            new_places = torch.arange(len(ids), len(ids) + len(chunk), device=encoded.device)
+            _refuse_nan(vectors, [key for key, _ in chunk], "passage")
+            new = torch.arange(len(ids), len(ids) + len(chunk), device=encoded.device)
             ids += [key for key, _ in chunk]
-            best, places = _merge(best, places, encoded, vectors.to(encoded.device), new_places, depth, score)
+            vectors = vectors.to(encoded.device)
+            best, places = _merge(best, places, encoded, vectors, new, depth, compare)
             advance(len(chunk))
     for key, row, values in zip(queries, places, best, strict=True):
         yield key, {ids[place]: value for place, value in zip(row.tolist(), values.tolist(), strict=True)}
 
 
-def search_words(
-    model: Any,
-    queries: Mapping[Key, str],
-    *,
-    passages: Iterable[tuple[str, str]],
-    depth: int = 1000,
-    show_progress_bar: bool | None = None,
-) -> Hits[Key]:
-    """Index the passages by their words, and look every query up.
-
-    Args:
-        model: A ``BM25``, or anything with its ``index`` and ``retrieve``.
-        queries: Query -> text.
-        passages: Pairs of id and text.
-        depth: Passages to keep for each query, >= 1.
-        show_progress_bar: ``None``: if the ``fletching`` logger is at INFO and stderr is a terminal.
-
-    Yields:
-        Each query with at most ``depth`` passages; none where no passage shares a word with it.
-    """
-    model.index(passages)
-    for key, text in track(queries.items(), desc="Searching", total=len(queries), show=show_progress_bar):
-        yield key, model.retrieve(text, depth)
+def _refuse_nan(vectors: Tensor, keys: list[Any], what: str) -> None:
+    """Refuse what would be ranked first, or never, without a word."""
+    broken = (~vectors.isfinite().all(dim=1)).nonzero()
+    if len(broken):
+        raise FletchingError(
+            f"search_vectors: the vector of {what} {keys[int(broken[0])]!r} must be finite; got NaN or "
+            "infinity. Load the model in float32 or check its weights."
+        )
 
 
 def _merge(
-    best: Tensor, places: Tensor, queries: Tensor, vectors: Tensor, new: Tensor, depth: int, score: str
+    best: Tensor,
+    places: Tensor,
+    queries: Tensor,
+    vectors: Tensor,
+    new: Tensor,
+    depth: int,
+    compare: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Add passages to the best ones so far; a stable sort leaves earlier passages first among equals."""
     rows = []
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         block = slice(start, start + _QUERIES_AT_ONCE)
         kept, kept_places = best[block], places[block]
-        scores = compare_vectors(queries[block], vectors, score=score)
+        scores = compare(queries[block], vectors)
         new_places = new.expand(len(scores), -1)
         if kept.shape[1] == depth:
             scores, order = _keep_better(scores, kept[:, -1:])
