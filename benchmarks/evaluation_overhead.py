@@ -1,12 +1,11 @@
 """What `fletching.evaluation.evaluate` adds to the model: mvp-mini, 100 queries with 100 candidates each.
 
 The passages are words of this repository's own documentation, the queries beginnings of some of them; what
-they say does not matter here. The model's time is the median over some of the lists, times the calls of one
-evaluation: a call for each query, and one that warms up. Then everything else is timed: an evaluation with
-all that it can do (fingerprint, memory, answers kept in a cache folder, four measures with intervals and
-tests of 10,000 draws), in which the model answers at once. Counting tokens happens inside the model's calls:
-it is timed on a network that does nothing, and multiplied by the calls of the real one. Opening the model is
-no part of either. A last run finds every answer in the cache.
+they say does not matter here. One evaluation with all that it can do (fingerprint, memory, tokens, answers
+kept in a cache folder, four measures with intervals and tests of 10,000 draws) is timed as a whole, and
+within it the calls of the model: the rest is what evaluating adds. Counting tokens happens inside those
+calls: it is timed on a network that does nothing, multiplied by the calls of the real one, and added to the
+rest. Opening the model is no part of either. A last run finds every answer in the cache.
 
     python benchmarks/evaluation_overhead.py --json evaluation_overhead.json
 """
@@ -33,7 +32,6 @@ from fletching.data import Document
 from fletching.evaluation import EvaluationSet, evaluate
 from fletching.evaluation.costs import Meter
 from fletching.models.minilm import HUB_ID, find_minilm
-from fletching.models.ranking import Ranking
 
 MODEL = "mvp-mini"
 N_QUERIES, N_CANDIDATES = 100, 100
@@ -80,21 +78,26 @@ class Idle(PreTrainedModel):
         """Return at once."""
 
 
-def time_model(model: Any, data: EvaluationSet, n_lists: int) -> tuple[list[float], int]:
-    """Rank some lists; return the seconds of each, and how often one list calls the network."""
-    texts = {document.id: document.full_text for document in data.open_corpus()}
-    assert data.candidates is not None
-    calls: list[int] = []
-    networks = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    handles = [network.register_forward_pre_hook(lambda *_: calls.append(1)) for network in networks]
-    seconds: list[float] = []
-    for query, ids in [*list(data.candidates.items())[:1], *list(data.candidates.items())[:n_lists]]:
+class Stopwatch:
+    """Takes the place of a model's `rank`, and adds up its seconds."""
+
+    def __init__(self, model: Any) -> None:
+        self.seconds: list[float] = []
+        self.network_calls = 0
+        self._rank = model.rank
+        for part in model.modules():
+            if isinstance(part, PreTrainedModel):
+                part.register_forward_pre_hook(self._count)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Rank, and look at the clock before and after."""
         start = time.perf_counter()
-        model.rank(data.queries[query], [texts[key] for key in ids])
-        seconds.append(time.perf_counter() - start)
-    for handle in handles:
-        handle.remove()
-    return seconds[1:], -(-len(calls) // len(seconds))  # the first call warms up
+        ranking = self._rank(*args, **kwargs)
+        self.seconds.append(time.perf_counter() - start)
+        return ranking
+
+    def _count(self, *_: Any) -> None:
+        self.network_calls += 1
 
 
 def time_counting() -> float:
@@ -112,46 +115,38 @@ def time_counting() -> float:
         return max(0.0, statistics.median(time_call() for _ in range(1000)) - bare)
 
 
-def answer_at_once(query: str, documents: list[str], **options: Any) -> Ranking:
-    """Rank by length."""
-    hits = [{"corpus_id": place, "score": float(len(text))} for place, text in enumerate(documents)]
-    return Ranking(sorted(hits, key=lambda hit: -hit["score"]), lost_tokens={})
-
-
 def measure(options: argparse.Namespace, report: Report) -> None:
-    """Time the model, then everything else, then a run from the cache."""
+    """Time an evaluation, the model's share of it, and a run from the cache."""
     n_queries, n_candidates = (4, 20) if options.quick else (N_QUERIES, N_CANDIDATES)
     data = build_data(n_queries, n_candidates)
     model = fletching.load(MODEL, device="cpu")
-    alone, network_calls = time_model(model, data, options.repetitions or (3 if options.quick else 15))
-    model.rank = answer_at_once
+    model.rank = stopwatch = Stopwatch(model)
+    seconds = []
     with TemporaryDirectory() as cache:
-        seconds = []
         for _ in range(2):
             start = time.perf_counter()
             evaluate({MODEL: model}, data, cache=cache)
             seconds.append(time.perf_counter() - start)
-    calls = n_queries + 1
-    model_seconds = calls * statistics.median(alone)
-    counting = time_counting() * network_calls * calls
-    report.seconds = {"rank": alone, "evaluate": seconds}
+    inside = sum(stopwatch.seconds)  # the second run asks nothing
+    counting = time_counting() * stopwatch.network_calls
+    report.seconds = {"rank": stopwatch.seconds, "evaluate": seconds}
     report.rows = [
         {
             f"{n_queries} queries x {n_candidates} candidates": name,
             "seconds": value,
-            "of the model's time": None if value is model_seconds else f"{value / model_seconds:.2%}",
+            "of the model's time": None if value is inside else f"{value / inside:.2%}",
             "bound": bound,
         }
         for name, value, bound in (
-            (f"{MODEL}, {calls} calls of rank", model_seconds, None),
-            ("everything else", seconds[0] + counting, f"{BOUND:.0%}"),
+            (f"{MODEL}, {len(stopwatch.seconds)} calls of rank", inside, None),
+            ("everything else", seconds[0] - inside + counting, f"{BOUND:.0%}"),
             ("of that: counting tokens", counting, None),
             ("a run that finds everything in the cache", seconds[1], None),
         )
     ]
     report.notes.append(
-        f"the model's time from {len(alone)} lists, {statistics.median(alone):.2f} s and {network_calls} "
-        "calls of the network each"
+        f"a list takes {statistics.median(stopwatch.seconds):.2f} s, the median, and "
+        f"{stopwatch.network_calls / len(stopwatch.seconds):.0f} calls of the network"
     )
 
 

@@ -7,6 +7,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 
 from fletching.methods.mvp import MVPReranker
+from fletching.methods.token_prepending import TokenPrependingEmbedder
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
@@ -85,6 +86,31 @@ class TestMVPOnBiEncoder(RerankerContract):
     def make_model(cls, folder):
         return MVPReranker.from_bi_encoder(
             save_tiny_embedder(folder), n_views=2, rank=4, max_seq_length=MAX_SEQ_LENGTH, device="cpu"
+        )
+
+
+class TestTokenPrepending(EmbedderContract):
+    method = "token_prepending"
+
+    @classmethod
+    def make_model(cls, folder):
+        return TokenPrependingEmbedder(save_tiny_llama(folder), output_layer=2, device="cpu")
+
+
+class TestTokenPrependingWithPrompts(EmbedderContract):
+    """Several prompts a text, and a query prompt of sentence-transformers inside them."""
+
+    method = "token_prepending"
+    rows_per_text = 2
+
+    @classmethod
+    def make_model(cls, folder):
+        return TokenPrependingEmbedder(
+            save_tiny_llama(folder),
+            prompt=['the : <PST> "*sent 0*" is:"', 'what : <PST> "*sent 0*" of:"'],
+            output_layer=-1,
+            prompts={"query": "why "},
+            device="cpu",
         )
 
 

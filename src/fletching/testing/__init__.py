@@ -1,6 +1,7 @@
 """The kit for tests of methods and plug-ins: tiny models, and the promises as test suites to inherit.
 
 - `tiny.py`: random models of a few thousand weights, the same for the same seed, built without a network
+- `decoders.py`: tiny decoders of many families, for what hooks into any decoder
 - `contracts/`: `RerankerContract` and `EmbedderContract`, pytest classes; `check_method`, for a whole method
 
 A plug-in inherits the promises of every reranker in four lines::
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from fletching.testing.contracts.embedder import EmbedderContract as EmbedderContract
     from fletching.testing.contracts.method import check_method as check_method
     from fletching.testing.contracts.reranker import RerankerContract as RerankerContract
+    from fletching.testing.decoders import EAGER_DECODERS as EAGER_DECODERS
+    from fletching.testing.decoders import SLIDING_DECODERS as SLIDING_DECODERS
+    from fletching.testing.decoders import TINY_DECODERS as TINY_DECODERS
+    from fletching.testing.decoders import build_tiny_decoder as build_tiny_decoder
+    from fletching.testing.decoders import build_tiny_decoder_config as build_tiny_decoder_config
     from fletching.testing.tiny import build_tiny_t5_tokenizer as build_tiny_t5_tokenizer
     from fletching.testing.tiny import build_tiny_tokenizer as build_tiny_tokenizer
     from fletching.testing.tiny import save_tiny_bert as save_tiny_bert
@@ -32,8 +38,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "EAGER_DECODERS": "fletching.testing.decoders:EAGER_DECODERS",
         "EmbedderContract": "fletching.testing.contracts.embedder:EmbedderContract",
         "RerankerContract": "fletching.testing.contracts.reranker:RerankerContract",
+        "SLIDING_DECODERS": "fletching.testing.decoders:SLIDING_DECODERS",
+        "TINY_DECODERS": "fletching.testing.decoders:TINY_DECODERS",
+        "build_tiny_decoder": "fletching.testing.decoders:build_tiny_decoder",
+        "build_tiny_decoder_config": "fletching.testing.decoders:build_tiny_decoder_config",
         "build_tiny_t5_tokenizer": "fletching.testing.tiny:build_tiny_t5_tokenizer",
         "build_tiny_tokenizer": "fletching.testing.tiny:build_tiny_tokenizer",
         "check_method": "fletching.testing.contracts.method:check_method",

@@ -37,6 +37,9 @@ class ModelContract:
     tolerance: ClassVar[float] = 1e-5
     """How far results may move when only the batch around an input changes."""
 
+    rows_per_text: ClassVar[int] = 1
+    """Rows that the network reads for one text; more for a method with several prompts."""
+
     text_parameter: ClassVar[str]
     """Name of the parameter that takes the texts, as errors spell it."""
 
@@ -162,8 +165,8 @@ class ModelContract:
         sizes = []
 
         def run_out_above_two_rows(rows: int) -> None:
-            sizes.append(rows)
-            if rows > 2:
+            sizes.append(rows / self.rows_per_text)
+            if sizes[-1] > 2:
                 raise RuntimeError(
                     "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
                 )

@@ -1,0 +1,31 @@
+"""What acts on a model from outside, whatever its architecture.
+
+- `attention.py`: `attention_mode`, bidirectional or causal attention in any decoder, and the probe for it
+- `layers.py`: `before_layers` and `run_to_layer`, hidden states read or changed between layers, early exit
+"""
+
+from typing import TYPE_CHECKING
+
+from fletching._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from fletching.nn.attention import attention_mode as attention_mode
+    from fletching.nn.attention import check_attention_mode as check_attention_mode
+    from fletching.nn.attention import find_decoder as find_decoder
+    from fletching.nn.layers import before_layers as before_layers
+    from fletching.nn.layers import check_layers as check_layers
+    from fletching.nn.layers import find_layers as find_layers
+    from fletching.nn.layers import run_to_layer as run_to_layer
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "attention_mode": "fletching.nn.attention:attention_mode",
+        "before_layers": "fletching.nn.layers:before_layers",
+        "check_attention_mode": "fletching.nn.attention:check_attention_mode",
+        "check_layers": "fletching.nn.layers:check_layers",
+        "find_decoder": "fletching.nn.attention:find_decoder",
+        "find_layers": "fletching.nn.layers:find_layers",
+        "run_to_layer": "fletching.nn.layers:run_to_layer",
+    },
+)
