@@ -260,6 +260,21 @@ def test_default_measures_stand_in_one_table(folder: Path, reranker: str) -> Non
     assert header.split() == ["system", "ndcg_at_10", "mrr_at_10", "map", "recall_at_100"]
 
 
+@pytest.mark.parametrize(("width", "tables"), [(100, 1), (60, 2)])
+def test_costs_stand_in_as_many_tables_as_fit(
+    folder: Path, reranker: str, monkeypatch: pytest.MonkeyPatch, width: int, tables: int
+) -> None:
+    """Names stay whole: `tiny-reranker` would be cut into pieces in one narrow table."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run(reranker, "--data", folder, "--candidates", "lists/bm25.tsv.gz").stdout.splitlines()
+
+    costs = lines[next(number for number, line in enumerate(lines) if "kind" in line) :]
+    assert [line.split()[:2] for line in costs if "reranker" in line] == [
+        ["tiny-reranker", "reranker"]
+    ] * tables
+    assert max(map(len, costs)) <= width
+
+
 def test_json_stands_alone_on_stdout(folder: Path) -> None:
     result = run("bm25", "--data", folder, "--json")
 

@@ -18,6 +18,7 @@ __all__ = ["print_comparison"]
 
 _MEASURE_WIDTH = 21  # a difference with its mark and interval, and two columns of air
 _NAME_WIDTH = 16
+_ANY_WIDTH = 1000
 _DASH = "\N{EN DASH}"
 
 
@@ -79,9 +80,7 @@ def _word_range(interval: Interval, dash: str) -> str:
 
 
 def _print_costs(console: Console, comparison: Comparison) -> None:
-    """Print the columns of which something is known, if there are any."""
-    from rich.text import Text
-
+    """Print the columns of which something is known, if any; in two tables where one is too wide."""
     from fletching.evaluation.report import describe_results
 
     columns: dict[str, list[str]] = {}
@@ -102,14 +101,29 @@ def _print_costs(console: Console, comparison: Comparison) -> None:
     known = {name: cells for name, cells in columns.items() if any(cells)}
     if not known:
         return
+    table = _build_costs(comparison, known)
+    unlimited = console.options.update(
+        max_width=_ANY_WIDTH
+    )  # a table never says that it wants more than that
+    if console.measure(table, options=unlimited).maximum <= console.width:
+        console.print(table, "")
+        return
+    names = list(known)
+    for some in (names[: len(names) // 2], names[len(names) // 2 :]):
+        console.print(_build_costs(comparison, {name: known[name] for name in some}), "")
+
+
+def _build_costs(comparison: Comparison, columns: dict[str, list[str]]) -> Table:
+    from rich.text import Text
+
     table = _start_table()
     names = _name_rows(comparison)
     table.add_column("kind", no_wrap=True)
-    for name in known:
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for result, *row in zip(comparison.results, *known.values(), strict=True):
+    for result, *row in zip(comparison.results, *columns.values(), strict=True):
         table.add_row(Text(names[result.name]), result.kind, *row)
-    console.print(table, "")
+    return table
 
 
 def _start_table() -> Table:
