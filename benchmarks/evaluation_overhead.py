@@ -16,22 +16,19 @@ import argparse
 import random
 import re
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from measuring import REPOSITORY, Report, build_parser, describe_machine, format_report, write_json
+from measuring import REPOSITORY, Report, build_parser, find_missing_minilm, run_script
 from transformers import BertConfig, PreTrainedModel
 
 import fletching
 from fletching.data import Document
 from fletching.evaluation import EvaluationSet, evaluate
 from fletching.evaluation.costs import Meter
-from fletching.models.minilm import HUB_ID, find_minilm
 
 MODEL = "mvp-mini"
 N_QUERIES, N_CANDIDATES = 100, 100
@@ -152,22 +149,9 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main() -> None:
     """Measure and print the table."""
-    options = build_parser(__doc__, bfloat16=False).parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    parser = build_parser(__doc__, bfloat16=False)
     title = "What evaluate adds to the model"
-    report = Report(f"{title} (quick: no measurement)" if options.quick else title)
-    machine = describe_machine()
-    if find_minilm() == HUB_ID:
-        report.skipped.append(
-            "everything: all-MiniLM-L6-v2 is not installed; pip install 'fletching[offline]'"
-        )
-    else:
-        measure(options, report)
-    if options.json:
-        write_json(Path(options.json), report, machine, quick=options.quick)
-        sys.stderr.write(f"wrote {options.json}\n")
-    print(format_report(report, machine))
+    print(run_script(parser, measure, title=title, find_missing=find_missing_minilm))
 
 
 if __name__ == "__main__":

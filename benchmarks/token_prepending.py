@@ -11,20 +11,10 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from measuring import (
-    Report,
-    build_parser,
-    compare_seconds,
-    describe_machine,
-    format_report,
-    time_turns,
-    write_json,
-)
+from measuring import Report, build_parser, compare_seconds, run_script, time_turns
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from fletching.methods.token_prepending import TokenPrependingEmbedder
@@ -127,17 +117,9 @@ def measure(options: argparse.Namespace, report: Report) -> None:
 
 def main() -> None:
     """Measure and print the table."""
-    options = build_parser(__doc__, bfloat16=False).parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    parser = build_parser(__doc__, bfloat16=False)
     title = "What Token Prepending costs, and what an early exit saves"
-    report = Report(f"{title} (quick: no measurement)" if options.quick else title)
-    machine = describe_machine()
-    measure(options, report)
-    if options.json:
-        write_json(Path(options.json), report, machine, quick=options.quick)
-        sys.stderr.write(f"wrote {options.json}\n")
-    print(format_report(report, machine))
+    print(run_script(parser, measure, title=title, find_missing=lambda data: None))
 
 
 if __name__ == "__main__":
