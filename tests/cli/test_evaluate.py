@@ -31,21 +31,6 @@ RUN = "".join(
     for rank, document in enumerate(("d3", "d2", "d1"), start=1)
 )
 PAIRS = "score\tsentence1\tsentence2\n5\ta bow\tthe bow\n1\ta bow\ta goose\n3\twind\tthe wind and wood\n"
-SLOW = """
-import signal
-import sys
-import time
-from fletching.cli import main
-from fletching.models.reranker import Reranker
-
-def encode_slowly(self, features, **kwargs):
-    print("ranking", flush=True)
-    time.sleep(60)
-
-Reranker.encode_rows = encode_slowly
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -469,9 +454,11 @@ def test_missing_matplotlib_is_found_before_any_work(folder: Path, monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child alone")
-def test_interrupt_says_that_what_is_computed_is_kept(folder: Path, reranker: str, tmp_path: Path) -> None:
+def test_interrupt_says_that_what_is_computed_is_kept(
+    slow_fletching: str, folder: Path, reranker: str, tmp_path: Path
+) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "evaluate", "bm25", reranker, "--data", str(folder)],
+        [sys.executable, "-c", slow_fletching, "evaluate", "bm25", reranker, "--data", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,20 +18,6 @@ from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 DOCUMENTS = ["a feather on an arrow", "the bow and the string", "a goose"]
 FLETCHING = (sys.executable, "-m", "fletching")
-SLOW = """
-import signal
-import time
-from fletching.cli import main
-from fletching.models.reranker import Reranker
-
-def encode_slowly(self, features, **kwargs):
-    print("ranking", flush=True)
-    time.sleep(60)
-
-Reranker.encode_rows = encode_slowly
-signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +220,11 @@ def test_rank_in_a_pipe_prints_json_and_nothing_else(reranker: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child alone")
-def test_rank_stops_on_ctrl_c(reranker: str, tmp_path: Path) -> None:
+def test_rank_stops_on_ctrl_c(slow_fletching: str, reranker: str, tmp_path: Path) -> None:
     path = tmp_path / "candidates.txt"
     path.write_text("\n".join(DOCUMENTS))
     child = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "rank", "why feathers", str(path), "--model", reranker],
+        [sys.executable, "-c", slow_fletching, "rank", "why feathers", str(path), "--model", reranker],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -22,7 +22,7 @@ from fletching.search.store import State, Store
 from fletching.search.table import DamagedIndexError, PassageTable
 from fletching.search.update import UpdateReport, read_settings, update_store
 
-__all__ = ["Index", "find_cache"]
+__all__ = ["Index"]
 
 _MAX_QUERY_WORDS = 1000  # BM25's part of a query that is a whole document
 _OPENED = ("_opening", "_opened", "_fingerprint")  # what a pickle leaves behind
