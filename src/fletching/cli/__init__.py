@@ -29,21 +29,26 @@ def main() -> None:
     """Run the command line and exit: 0 success, 1 a check failed, 2 the user's mistake, 130 Ctrl-C."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot print
-    build_app()()
+    build_app(*sys.argv[1:2])()
 
 
-def build_app() -> typer.Typer:
+def build_app(wanted: str | None = None) -> typer.Typer:
     """Collect the commands of this folder.
+
+    Args:
+        wanted: A command that alone is to run: the others are then left out, which saves most of the time to
+            start. Anything else collects all of them.
 
     Returns:
         The application; call it to run it.
     """
     summary = "Research on embedding and reranking, inside the retrieval stack you already run."
     app = _build_group("fletching", summary, _fletching)
-    for info in sorted(iter_modules(__path__), key=lambda info: info.name):
-        if info.name.startswith("_"):
-            continue
-        module, name = import_module(f"{__name__}.{info.name}"), info.name.replace("_", "-")
+    modules = {
+        info.name.replace("_", "-"): info.name for info in iter_modules(__path__) if info.name[0] != "_"
+    }
+    for name in [wanted] if wanted in modules else sorted(modules):
+        module = import_module(f"{__name__}.{modules[name]}")
         if not hasattr(module, "commands"):
             app.command(name, cls=_Command)(module.command)
             continue
