@@ -46,6 +46,11 @@ def test_a_new_run_ignores_old_checkpoints(stopped: Path) -> None:
     assert folder.keep_before(lambda: {"score": 0.5}) == {"score": 0.5}
 
 
+def test_a_new_run_is_never_resumed_from_the_checkpoints_of_an_old_one(stopped: Path) -> None:
+    TrainingFolder(stopped)
+    assert TrainingFolder(stopped, resume=True).last_checkpoint is None
+
+
 def test_a_run_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     folder = TrainingFolder(tmp_path / "new", resume=True)
     assert folder.last_checkpoint is None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -31,16 +32,20 @@ class TrainingFolder:
 
     Args:
         output_dir: Where the model goes; checkpoints go to ``checkpoints`` in it.
-        resume: Whether to go on from the last checkpoint there; without one the run starts anew.
+        resume: Whether to go on from the last checkpoint there; without one the run starts anew. A run that
+            does not go on removes the checkpoints of an earlier one, lest it be resumed from them.
     """
 
     def __init__(self, output_dir: str | Path, *, resume: bool = False) -> None:
         self.output = Path(output_dir)
         self.checkpoints = self.output / "checkpoints"
         self.last_checkpoint: str | None = None
-        if resume and self.checkpoints.is_dir():
-            self.last_checkpoint = get_last_checkpoint(str(self.checkpoints))
         self.checkpoints.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self.last_checkpoint = get_last_checkpoint(str(self.checkpoints))
+        else:
+            for stale in self.checkpoints.glob("checkpoint-*"):
+                rmtree(stale, ignore_errors=True)  # another process may be at it
 
     def keep_before(self, evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Evaluate the untrained model, once: a run that goes on reads what the first one found.
