@@ -51,6 +51,7 @@ def registry() -> Registry:
         ({"entry": "math.sqrt"}, "`entry` must be 'package.module:Attribute'; got 'math.sqrt'"),
         ({"entry": None}, "`entry` must be 'package.module:Attribute'; got None"),
         ({"recipe": "math"}, "`recipe` must be 'package.module:Attribute'"),
+        ({"recognise": "math"}, "`recognise` must be 'package.module:Attribute'"),
         ({"requires": "peft"}, "`requires` must be a tuple of str; got 'peft'"),
         ({"checkpoints": ("quiver-mini",)}, "`checkpoints` must be a tuple of Checkpoint"),
     ],

@@ -92,6 +92,10 @@ class MethodSpec:
         module_classes: Classes a saved model may name in ``modules.json``, as dotted paths; they load without
             ``trust_remote_code``.
         architectures: Names in the ``architectures`` of a ``config.json`` that `entry` opens.
+        recognise: For checkpoints of stock classes that `entry` opens: a function, as
+            ``"package.module:function"``, that is given the location and the JSON files of a checkpoint, name
+            -> content (``"modules.json"``, ``"config.json"``, ``"config_sentence_transformers.json"``), and
+            says whether it is the method's.
         checkpoints: Trained weights that open by name.
         requires: Distributions it needs beyond fletching's own dependencies, such as ``("peft",)``.
         licence: SPDX identifier of the code's licence.
@@ -107,6 +111,7 @@ class MethodSpec:
     recipe: str | None = None
     module_classes: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
+    recognise: str | None = None
     checkpoints: tuple[Checkpoint, ...] = ()
     requires: tuple[str, ...] = ()
     licence: str = "Apache-2.0"
@@ -120,9 +125,9 @@ class MethodSpec:
             raise bad_choice(owner, "kind", KINDS, self.kind)
         if self.fidelity not in FIDELITIES:
             raise bad_choice(owner, "fidelity", FIDELITIES, self.fidelity)
-        for field in ("entry", "recipe"):
+        for field in ("entry", "recipe", "recognise"):
             target = getattr(self, field)
-            if not (target is None and field == "recipe") and not _matches(_TARGET, target):
+            if not (target is None and field != "entry") and not _matches(_TARGET, target):
                 raise bad_argument(owner, field, "'package.module:Attribute'", target)
         for field, item in (
             ("module_classes", str),

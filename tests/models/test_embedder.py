@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from fletching.errors import ArgumentError, FletchingError
+from fletching.errors import ArgumentError, CheckpointError, FletchingError
 from fletching.models.embedder import Embedder
 from fletching.testing import save_tiny_embedder, save_tiny_llama
 from fletching.testing.tiny import HIDDEN_SIZE, MAX_SEQ_LENGTH
@@ -128,3 +131,28 @@ def test_what_cannot_be_cut_into_rows_still_runs_in_batches(folder):
 def test_a_batch_size_of_nothing_is_refused(folder):
     with pytest.raises(ArgumentError, match="`batch_size` must be a positive integer or None; got 0"):
         Embedder(folder, device="cpu").encode(["wood"], batch_size=0)
+
+
+def add_custom_code(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "auto_map": {"AutoModel": "modeling.MyModel"}, **changes}))
+
+
+def test_a_decoder_with_code_of_its_own_must_say_how_it_reads(tmp_path):
+    """The code is not run, and the stock class would read from left to right, whatever the other one did."""
+    backbone = Transformer(save_tiny_llama(tmp_path))
+    SentenceTransformer(modules=[backbone, Pooling(HIDDEN_SIZE, "mean")]).save(str(tmp_path))
+    add_custom_code(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"code of its own \('modeling.MyModel'\).*\"is_causal\": false"
+    ):
+        Embedder(str(tmp_path), device="cpu")
+    for is_causal in (True, False):
+        add_custom_code(tmp_path, is_causal=is_causal)
+        assert Embedder(str(tmp_path), device="cpu")[0].model.config.is_causal is is_causal
+
+
+def test_an_encoder_with_code_of_its_own_reads_both_ways(tmp_path):
+    add_custom_code(Path(save_tiny_embedder(tmp_path)))
+    assert Embedder(str(tmp_path), device="cpu").encode("wood").shape == (HIDDEN_SIZE,)

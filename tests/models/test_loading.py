@@ -553,3 +553,26 @@ def test_hub_id_of_minilm_opens_the_installed_wheel():
     model = fletching.load("sentence-transformers/all-MiniLM-L6-v2")
 
     assert model.get_embedding_dimension() == 384
+
+
+def test_a_method_that_cannot_tell_its_checkpoints_stands_in_nobody_elses_way(
+    fake_distribution, tmp_path, caplog
+):
+    source = """
+from fletching import MethodSpec, hookimpl
+
+def recognise(location, contents):
+    raise KeyError("no such thing")
+
+@hookimpl
+def fletching_methods():
+    return [
+        MethodSpec(
+            name="lost", kind="embedder", title="Lost", summary="Is lost.", paper="", fidelity="paper",
+            entry="fletching.models.embedder:Embedder", recognise="acme_lost:recognise",
+        )
+    ]
+"""
+    fake_distribution("acme-lost", {"acme_lost": source}, {"lost": "acme_lost"})
+    assert type(fletching.load(save_tiny_embedder(tmp_path))) is Embedder
+    assert "Method 'lost' cannot tell its checkpoints (KeyError: 'no such thing')" in caplog.text

@@ -498,6 +498,22 @@ def test_the_probe_names_a_backbone_that_does_not_obey(kind, causal, message):
         check_attention_mode(model, causal=causal)
 
 
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_the_probe_can_leave_the_switch_alone(is_causal):
+    """The flag of the configuration decides; a mode that is switched on would hide a wrong one."""
+    model = build_tiny_decoder("qwen2")
+    model.config.is_causal = is_causal
+    check_attention_mode(model, causal=is_causal, switch=False)
+    with pytest.raises(ArgumentError, match="check_attention_mode: `model` must be a decoder that obeys"):
+        check_attention_mode(model, causal=not is_causal, switch=False)
+    check_attention_mode(model, causal=not is_causal)
+
+
+def test_the_probe_must_know_the_mode_where_nothing_is_switched():
+    with pytest.raises(ArgumentError, match="`causal` must be given where nothing is switched; got None"):
+        check_attention_mode(build_tiny_decoder("qwen2"), switch=False)
+
+
 def test_the_probe_finds_a_family_that_ignores_the_switch():
     """GPT-Neo keeps a triangle of its own in every layer."""
     config = GPTNeoConfig(

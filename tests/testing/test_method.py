@@ -35,6 +35,14 @@ def test_a_true_description_passes():
         ({"kind": "embedder"}, "must be an Embedder"),
         ({"recipe": "fletching.models.reranker:Reranker"}, "must be a dataclass"),
         ({"recipe": "fletching.registry:MethodSpec"}, "has no method `run`"),
+        (
+            {"recognise": "fletching.errors:no_such_thing"},
+            "recognise 'fletching.errors:no_such_thing' cannot be",
+        ),
+        (
+            {"recognise": "fletching.registry:KINDS"},
+            "recognise 'fletching.registry:KINDS' must be a function",
+        ),
         ({"module_classes": ("modules.Head",)}, "must be a path with at least two dots"),
         ({"module_classes": ("no.such.Head",)}, "module class 'no.such:Head' cannot be imported"),
         ({"module_classes": ("fletching.errors.ArgumentError",)}, "must be a torch module"),

@@ -5,19 +5,28 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from fletching.testing import (
+    build_tiny_qwen2_tokenizer,
     build_tiny_t5_tokenizer,
     build_tiny_tokenizer,
     save_tiny_bert,
     save_tiny_cross_encoder,
     save_tiny_embedder,
     save_tiny_llama,
+    save_tiny_qwen2,
     save_tiny_t5,
 )
 
-SAVERS = [save_tiny_bert, save_tiny_embedder, save_tiny_cross_encoder, save_tiny_llama, save_tiny_t5]
+SAVERS = [
+    save_tiny_bert,
+    save_tiny_embedder,
+    save_tiny_cross_encoder,
+    save_tiny_llama,
+    save_tiny_qwen2,
+    save_tiny_t5,
+]
 
 
 @pytest.mark.parametrize("save", SAVERS, ids=lambda save: save.__name__)
@@ -37,9 +46,15 @@ def test_saving_leaves_the_random_state_alone(save, tmp_path):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("save", [save_tiny_bert, save_tiny_t5], ids=lambda save: save.__name__)
+@pytest.mark.parametrize(
+    "save", [save_tiny_bert, save_tiny_qwen2, save_tiny_t5], ids=lambda save: save.__name__
+)
 def test_the_saved_tokenizer_is_the_built_one(save, tmp_path):
-    build = {save_tiny_bert: build_tiny_tokenizer, save_tiny_t5: build_tiny_t5_tokenizer}[save]
+    build = {
+        save_tiny_bert: build_tiny_tokenizer,
+        save_tiny_qwen2: build_tiny_qwen2_tokenizer,
+        save_tiny_t5: build_tiny_t5_tokenizer,
+    }[save]
     text = "<extra_id_0> | Query: What is a nock?"
     assert AutoTokenizer.from_pretrained(save(tmp_path))(text)["input_ids"] == build()(text)["input_ids"]
 
@@ -68,3 +83,20 @@ def test_t5_special_ids_are_the_real_ones():
 def test_t5_keeps_the_end_of_sequence_when_it_cuts():
     encoded = build_tiny_t5_tokenizer()("wood " * 100, truncation=True, max_length=8)["input_ids"]
     assert (len(encoded), encoded[-1]) == (8, 1)
+
+
+@pytest.mark.parametrize("text", ["Instruct: find it \n Query: 弓と矢?", "\x00\t  two  spaces ", "don't 12"])
+def test_qwen2_gives_every_text_back(text):
+    tokenizer = build_tiny_qwen2_tokenizer()
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_qwen2_pads_with_the_end_of_text_and_adds_nothing():
+    tokenizer = build_tiny_qwen2_tokenizer()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == tokenizer.vocab_size
+    assert tokenizer.convert_ids_to_tokens(tokenizer(" the arrow")["input_ids"]) == ["Ġthe", "Ġarrow"]
+
+
+@pytest.mark.parametrize(("head", "name"), [("backbone", "Qwen2Model"), ("causal-lm", "Qwen2ForCausalLM")])
+def test_qwen2_comes_with_or_without_a_head(head, name, tmp_path):
+    assert AutoConfig.from_pretrained(save_tiny_qwen2(tmp_path, head=head)).architectures == [name]

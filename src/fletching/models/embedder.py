@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Normalize
+from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.util import truncate_embeddings
 from sentence_transformers.util.decorators import deprecated_kwargs
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fletching.errors import FletchingError
+from fletching.errors import ArgumentError, FletchingError, bad_checkpoint
 from fletching.models.inputs import check_count, check_text, check_texts
 from fletching.models.micro_batched import NO_ROW_LIMIT, STOCK_BATCH_SIZE, MicroBatched
+from fletching.nn import find_decoder
+
+_REMOTE_CODE = "transformers_modules"  # where code of a checkpoint runs, for those who trusted it
 
 
 class Embedder(MicroBatched, SentenceTransformer):
@@ -34,11 +37,24 @@ class Embedder(MicroBatched, SentenceTransformer):
 
     Raises:
         ArgumentError: If ``dtype`` or ``max_tokens_per_batch`` is outside its domain.
+        CheckpointError: If the checkpoint is a decoder with modelling code of its own, which is not run, and
+            does not say whether it reads from left to right: the wrong guess gives wrong vectors in silence.
     """
 
     usage_example = (
         'print(model.encode_query("What is fletching?") @ model.encode_document("Feathers on an arrow."))'
     )
+
+    def __init__(
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        dtype: str | torch.dtype | None = None,
+        max_tokens_per_batch: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model_name_or_path, dtype=dtype, max_tokens_per_batch=max_tokens_per_batch, **kwargs)
+        self._refuse_untold_attention(str(model_name_or_path or "(modules)"))
 
     @deprecated_kwargs(sentences="inputs")
     def encode(
@@ -104,6 +120,28 @@ class Embedder(MicroBatched, SentenceTransformer):
     @classmethod
     def _row_limit(cls, batch_size: int | None) -> int:
         return check_count(f"{cls.__name__}.encode", "batch_size", batch_size) or NO_ROW_LIMIT
+
+    def _refuse_untold_attention(self, location: str) -> None:
+        """Refuse transformers' causal class where the checkpoint brings another, of which nothing is said."""
+        network: Any = self[0].model if len(self) and type(self[0]) is Transformer else None
+        config = vars(getattr(network, "config", object))
+        code = config.get("auto_map")
+        code = code.get("AutoModel") if isinstance(code, dict) else None
+        if code is None or "is_causal" in config or type(network).__module__.startswith(_REMOTE_CODE):
+            return
+        try:
+            find_decoder(network)
+        except ArgumentError:  # an encoder reads both ways
+            return
+        problem = (
+            f"it has modelling code of its own ({str(code)!r}), which is not run, and does not say whether "
+            f"it reads both ways; {type(network).__name__} of transformers would read from left to right"
+        )
+        remedy = (
+            'Write "is_causal": false (or true) into its config.json; '
+            "KaLM-Embedding opens with fletching.methods.kalm.KaLMEmbedder"
+        )
+        raise bad_checkpoint(location, problem, remedy)
 
     @property
     def _text_only(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
 import threading
@@ -25,7 +26,9 @@ from fletching.models.hardware import resolve_dtype
 from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
-from fletching.registry import summarise
+from fletching.registry import MethodSpec, summarise
+
+logger = logging.getLogger(__name__)
 
 KINDS: dict[str, type[Any]] = {
     "embedder": Embedder,
@@ -315,6 +318,10 @@ def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
         if spec is not None:
             found: Any = registry().resolve(spec.entry)
             return found
+    for spec in registry():
+        if spec.recognise and _recognises(spec, checkpoint):
+            found = registry().resolve(spec.entry)
+            return found
     if checkpoint.modules:
         saved_kind = _find_saved_kind(checkpoint)
         if saved_kind is None:
@@ -339,6 +346,21 @@ def _choose_class(checkpoint: _Checkpoint, kind: str | None) -> type[Any]:
         remedy = 'Say which with kind="embedder" or kind="reranker"'
         raise bad_checkpoint(checkpoint.location, "a causal language model can be either kind", remedy)
     return Reranker if any(name.endswith("ForSequenceClassification") for name in architectures) else Embedder
+
+
+def _recognises(spec: MethodSpec, checkpoint: _Checkpoint) -> bool:
+    """Ask a method whether a checkpoint is its own; one that cannot answer stands in nobody else's way."""
+    contents = {
+        "modules.json": checkpoint.modules,
+        "config.json": checkpoint.config,
+        "config_sentence_transformers.json": checkpoint.model,
+    }
+    try:
+        recognise: Any = registry().resolve(str(spec.recognise))
+        return bool(recognise(checkpoint.location, contents))
+    except Exception as error:
+        logger.warning("Method %r cannot tell its checkpoints (%s).", spec.name, summarise(error))
+        return False
 
 
 def _find_saved_kind(checkpoint: _Checkpoint) -> str | None:

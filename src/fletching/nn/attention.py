@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
 from types import MappingProxyType
@@ -135,7 +135,7 @@ def find_decoder(model: nn.Module, *, owner: str = "find_decoder") -> PreTrained
     return next(parts, outer)
 
 
-def check_attention_mode(model: nn.Module, *, causal: bool | None = None) -> None:
+def check_attention_mode(model: nn.Module, *, causal: bool | None = None, switch: bool = True) -> None:
     """Make sure that a model obeys `attention_mode`, by running a tiny input through it.
 
     Five tokens are run unpadded, padded on the right and padded on the left. The last token is changed: the
@@ -145,21 +145,25 @@ def check_attention_mode(model: nn.Module, *, causal: bool | None = None) -> Non
     Args:
         model: What ``attention_mode`` takes.
         causal: The mode to check; ``None`` checks both.
+        switch: Whether the mode is switched on for the check; ``False`` runs the model as it is, by the flag
+            of its own configuration, say, and takes one mode.
 
     Raises:
-        ArgumentError: If the model does not obey, with the name of its architecture; or for the reasons of
-            ``attention_mode``.
+        ArgumentError: If the model does not obey, with the name of its architecture; for the reasons of
+            ``attention_mode``; or if ``causal`` is missing where nothing is switched.
 
     Example:
         >>> from fletching.testing import build_tiny_decoder
         >>> check_attention_mode(build_tiny_decoder("gemma3"))
     """
+    if causal is None and not switch:
+        raise bad_argument("check_attention_mode", "causal", "given where nothing is switched", causal)
     decoder = find_decoder(model, owner="check_attention_mode")
     training = [part for part in decoder.modules() if part.training]
     decoder.eval()
     try:
         for mode in (False, True) if causal is None else (causal,):
-            with torch.no_grad(), attention_mode(decoder, causal=mode):
+            with torch.no_grad(), attention_mode(decoder, causal=mode) if switch else nullcontext():
                 for padding in ("none", "right", "left"):
                     _probe(decoder, causal=mode, padding=padding)
     finally:
@@ -197,7 +201,7 @@ def _probe(decoder: PreTrainedModel, *, causal: bool, padding: str) -> None:
 def _probe_input(decoder: PreTrainedModel, padding: str) -> tuple[Tensor, Tensor]:
     """Lay out the three rows of a probe (two without padding) and their mask."""
     embeddings: Any = decoder.get_input_embeddings()
-    step = embeddings.num_embeddings // (_PROBE_LENGTH + 4)
+    step = len(embeddings.weight) // (_PROBE_LENGTH + 4)  # LoRA on an embedding has no num_embeddings
     text = [step * (index + 1) for index in range(_PROBE_LENGTH)]
     other_end = [*text[:-1], step * (_PROBE_LENGTH + 1)]
     pads, other_pads = [0, 0], [step * (_PROBE_LENGTH + 2), step * (_PROBE_LENGTH + 3)]

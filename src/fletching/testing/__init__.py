@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from fletching.testing.decoders import TINY_DECODERS as TINY_DECODERS
     from fletching.testing.decoders import build_tiny_decoder as build_tiny_decoder
     from fletching.testing.decoders import build_tiny_decoder_config as build_tiny_decoder_config
+    from fletching.testing.tiny import build_tiny_qwen2_tokenizer as build_tiny_qwen2_tokenizer
     from fletching.testing.tiny import build_tiny_t5_tokenizer as build_tiny_t5_tokenizer
     from fletching.testing.tiny import build_tiny_tokenizer as build_tiny_tokenizer
     from fletching.testing.tiny import save_tiny_bert as save_tiny_bert
     from fletching.testing.tiny import save_tiny_cross_encoder as save_tiny_cross_encoder
     from fletching.testing.tiny import save_tiny_embedder as save_tiny_embedder
     from fletching.testing.tiny import save_tiny_llama as save_tiny_llama
+    from fletching.testing.tiny import save_tiny_qwen2 as save_tiny_qwen2
     from fletching.testing.tiny import save_tiny_t5 as save_tiny_t5
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -45,6 +47,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "TINY_DECODERS": "fletching.testing.decoders:TINY_DECODERS",
         "build_tiny_decoder": "fletching.testing.decoders:build_tiny_decoder",
         "build_tiny_decoder_config": "fletching.testing.decoders:build_tiny_decoder_config",
+        "build_tiny_qwen2_tokenizer": "fletching.testing.tiny:build_tiny_qwen2_tokenizer",
         "build_tiny_t5_tokenizer": "fletching.testing.tiny:build_tiny_t5_tokenizer",
         "build_tiny_tokenizer": "fletching.testing.tiny:build_tiny_tokenizer",
         "check_method": "fletching.testing.contracts.method:check_method",
@@ -52,6 +55,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "save_tiny_cross_encoder": "fletching.testing.tiny:save_tiny_cross_encoder",
         "save_tiny_embedder": "fletching.testing.tiny:save_tiny_embedder",
         "save_tiny_llama": "fletching.testing.tiny:save_tiny_llama",
+        "save_tiny_qwen2": "fletching.testing.tiny:save_tiny_qwen2",
         "save_tiny_t5": "fletching.testing.tiny:save_tiny_t5",
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -21,6 +22,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Model,
+    Qwen2Tokenizer,
     T5Config,
     T5ForConditionalGeneration,
     T5Tokenizer,
@@ -77,6 +82,20 @@ _BERT_HEADS = {
     "masked-lm": BertForMaskedLM,
     "sequence-classification": BertForSequenceClassification,
 }
+_QWEN2_HEADS = {"backbone": Qwen2Model, "causal-lm": Qwen2ForCausalLM}
+_QWEN2_POSITIONS = 512  # an instruction in front takes many tokens of so small a vocabulary
+_QWEN2_MERGES = 256
+_QWEN2_SPLIT = (  # as in Qwen2Tokenizer: contractions, words, single digits, punctuation, blank lines, spaces
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_SENTENCES = (
+    "Instruct: Given a query, retrieve documents that answer the query \n Query: what keeps an arrow true?",
+    "The feathers of a goose keep the arrow true in flight, and the archer finds the target.",
+    "Fletching is the art of fitting feathers to the shaft of an arrow behind the point and the nock.",
+    "A bow is made of wood; the string of the bow is made of flax, silk or sinew.",
+    "How do arrows fly in the wind, and why are there three feathers on each of them?",
+)
 
 
 def build_tiny_tokenizer(**options: Any) -> PreTrainedTokenizerFast:
@@ -231,6 +250,76 @@ def save_tiny_llama(folder: str | Path, *, seed: int = 0) -> str:
         eos_token_id=tokenizer.sep_token_id,
     )
     _build(LlamaForCausalLM, config, seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def build_tiny_qwen2_tokenizer(**options: Any) -> Qwen2Tokenizer:
+    r"""Build a tokenizer as Qwen2 has it: byte-level BPE, here trained on a few sentences about archery.
+
+    Every text becomes tokens and comes back unchanged; there is no unknown token.
+
+    Args:
+        **options: Arguments of ``Qwen2Tokenizer``, instead of the defaults.
+
+    Returns:
+        A fast tokenizer whose last ids are ``<|endoftext|>``, which also pads, ``<|im_start|>`` and
+        ``<|im_end|>``. It adds none of them to a text.
+
+    Example:
+        >>> tokenizer = build_tiny_qwen2_tokenizer()
+        >>> tokenizer.decode(tokenizer("A bow \\n Query: 弓")["input_ids"])
+        'A bow \\n Query: 弓'
+    """
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN2_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + _QWEN2_MERGES, initial_alphabet=alphabet, show_progress=False
+    )
+    trained.train_from_iterator(_SENTENCES, trainer)
+    bpe = json.loads(trained.to_str())["model"]
+    settings = {
+        "model_max_length": _QWEN2_POSITIONS,
+        "extra_special_tokens": ["<|im_start|>", "<|im_end|>"],
+        **options,
+    }
+    merges: Any = [tuple(pair) for pair in bpe["merges"]]
+    return Qwen2Tokenizer(vocab=bpe["vocab"], merges=merges, **settings)
+
+
+def save_tiny_qwen2(folder: str | Path, *, head: str = "backbone", seed: int = 0) -> str:
+    """Save a two-layer Qwen2 and its byte-level tokenizer as transformers does.
+
+    Args:
+        folder: Where to; made when missing.
+        head: ``"backbone"``, a model without a head, or ``"causal-lm"``.
+        seed: Decides the weights.
+
+    Returns:
+        ``folder`` as a string.
+    """
+    tokenizer = build_tiny_qwen2_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=_QWEN2_POSITIONS,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    _build(_QWEN2_HEADS[head], config, seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

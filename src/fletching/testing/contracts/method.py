@@ -43,6 +43,8 @@ def check_method(spec: MethodSpec) -> None:
         fletching.errors.PluginError: Method 'quiver': entry 'json:JSONDecoder' must be a Reranker.
     """
     problems = [*_check_entry(spec), *_check_recipe(spec)]
+    if spec.recognise is not None:
+        problems += _check_recognise(spec.recognise)
     for class_ref in spec.module_classes:
         problems += _check_module_class(class_ref)
     for checkpoint in spec.checkpoints:
@@ -76,6 +78,14 @@ def _check_recipe(spec: MethodSpec) -> Iterator[str]:
         yield f"recipe {spec.recipe!r} has no method `run`"
     if not _has_own_docstring(recipe):
         yield f"recipe {spec.recipe!r} has no docstring of its own"
+
+
+def _check_recognise(target: str) -> Iterator[str]:
+    recognise, problem = _resolve(target)
+    if problem:
+        yield f"recognise {problem}"
+    elif not callable(recognise):
+        yield f"recognise {target!r} must be a function"
 
 
 def _check_module_class(class_ref: str) -> Iterator[str]:
