@@ -6,8 +6,10 @@ import pytest
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 
+from fletching.methods.kalm import KaLMEmbedder
 from fletching.methods.mvp import MVPReranker
 from fletching.methods.token_prepending import TokenPrependingEmbedder
+from fletching.methods.ullme import GenerativeReranker, LLMEmbedder
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
@@ -19,8 +21,10 @@ from fletching.testing import (
     save_tiny_cross_encoder,
     save_tiny_embedder,
     save_tiny_llama,
+    save_tiny_qwen2,
     save_tiny_t5,
 )
+from fletching.testing.contracts.promises import TEXTS
 from fletching.testing.tiny import MAX_SEQ_LENGTH
 
 
@@ -112,6 +116,58 @@ class TestTokenPrependingWithPrompts(EmbedderContract):
             prompts={"query": "why "},
             device="cpu",
         )
+
+
+class TestKaLM(EmbedderContract):
+    method = "kalm"
+
+    @classmethod
+    def make_model(cls, folder):
+        return KaLMEmbedder(
+            save_tiny_qwen2(folder), causal=False, max_seq_length=MAX_SEQ_LENGTH, device="cpu"
+        )
+
+
+class TestLLMEmbedder(EmbedderContract):
+    method = "ullme"
+
+    @classmethod
+    def make_model(cls, folder):
+        return LLMEmbedder(save_tiny_llama(folder), max_seq_length=MAX_SEQ_LENGTH, device="cpu")
+
+
+class TestLLMEmbedderWithInstructions(EmbedderContract):
+    """An instruction for queries, which the template keeps apart from the text and pooling leaves out."""
+
+    method = "ullme"
+
+    @classmethod
+    def make_model(cls, folder):
+        return LLMEmbedder(
+            save_tiny_llama(folder),
+            causal=True,
+            pooling="weightedmean",
+            projection=True,
+            max_seq_length=MAX_SEQ_LENGTH,
+            prompts={"query": "what is"},
+            device="cpu",
+        )
+
+    @pytest.mark.parametrize("name", ["query", "document"])
+    def test_the_checkpoint_s_own_prompt_is_put_in_front(self, model, name):
+        prompted = getattr(model, f"encode_{name}")([*TEXTS])
+        instruction = model.prompts.get(name) or ""
+        assert (prompted == model.encode([*TEXTS], prompt=instruction)).all()
+        assert (prompted != model.encode([*TEXTS])).any() == (name == "query")
+
+
+class TestGenerativeReranker(RerankerContract):
+    method = "ullme_reranker"
+    adapter_modules = ("q_proj", "v_proj")
+
+    @classmethod
+    def make_model(cls, folder):
+        return GenerativeReranker(save_tiny_llama(folder), max_seq_length=MAX_SEQ_LENGTH, device="cpu")
 
 
 CONTRACTS = [
