@@ -154,7 +154,10 @@ def build_rows(papers: Pairs, *, n_negatives: int, n_rows: int, seed: int) -> Da
         drawn = []
         for place in chosen:
             found = [key for key in index.retrieve(papers[place][1], last + 1) if key != papers[place][0]]
-            drawn.append(draw.sample(found[first:last], n_negatives))
+            hard = found[first:last]
+            if len(hard) < n_negatives:  # a title that shares words with few abstracts
+                hard += [key for key, _, _ in draw.sample(papers, n_negatives)]
+            drawn.append(draw.sample(hard, n_negatives))
         texts = {key: abstract for key, _, abstract in papers}
         for number in range(n_negatives):
             columns[f"negative_{number + 1}"] = [texts[keys[number]] for keys in drawn]

@@ -105,6 +105,16 @@ def test_what_is_not_text_is_refused(model):
         model.encode(None)
 
 
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_a_prompt_that_is_not_text_is_refused(model, method):
+    with pytest.raises(ArgumentError, match="`prompt` must be a string; got 3"):
+        getattr(model, method)("wood", prompt=3)
+
+
+def test_half_of_a_surrogate_pair_in_a_prompt_is_read_as_a_replacement(model):
+    assert (model.encode("wood", prompt="\ud83c ") == model.encode("\ufffd wood")).all()
+
+
 def test_an_unknown_option_is_refused(model):
     with pytest.raises(ValueError, match="colour"):
         model.encode(TEXTS, colour="red")

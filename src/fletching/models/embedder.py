@@ -80,11 +80,13 @@ class Embedder(MicroBatched, SentenceTransformer):
             As the base class: a float32 NumPy array of shape ``(B, D)``, or ``(D,)`` for one text.
 
         Raises:
-            ArgumentError: If an input is not text.
+            ArgumentError: If an input or the prompt is not text.
             FletchingError: If the model computes NaN.
         """
+        owner = f"{type(self).__name__}.encode"
+        if prompt is not None:
+            prompt = check_text(owner, "prompt", prompt)
         if self._text_only:
-            owner = f"{type(self).__name__}.encode"
             single = self.is_singular_input(inputs)
             inputs = check_text(owner, "inputs", inputs) if single else check_texts(owner, "inputs", inputs)
         return super().encode(inputs, prompt_name, prompt, self._row_limit(batch_size), *args, **kwargs)
