@@ -12,6 +12,7 @@ from torch import nn
 from fletching.errors import bad_argument, bad_checkpoint
 from fletching.methods.token_prepending.modules import TokenPrependingTransformer
 from fletching.models.embedder import Embedder
+from fletching.models.hub import spread_hub_options
 from fletching.models.inputs import check_texts
 
 
@@ -139,32 +140,11 @@ class TokenPrependingEmbedder(Embedder):
             self.append(module)
 
     def _load_default_modules(
-        self,
-        model_name_or_path: str,
-        token: bool | str | None,
-        cache_folder: str | None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
-        config_kwargs: dict[str, Any] | None = None,
+        self, model_name_or_path: str, **kwargs: Any
     ) -> tuple[list[nn.Module], dict[str, Any]]:
         """Start from a causal language model."""
-        hub = {
-            "token": token,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-            "cache_dir": cache_folder,
-        }
         network = TokenPrependingTransformer(
-            model_name_or_path,
-            model_kwargs={**hub, **(model_kwargs or {})},
-            processor_kwargs={**hub, **(processor_kwargs or {})},
-            config_kwargs={**hub, **(config_kwargs or {})},
-            backend=self.backend,
-            **self._options,
+            model_name_or_path, backend=self.backend, **spread_hub_options(**kwargs), **self._options
         )
         self._options = {}
         return [network, *_build_pooling(network)], {}

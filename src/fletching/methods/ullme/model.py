@@ -204,32 +204,11 @@ class LLMEmbedder(Embedder):
             self.append(module)
 
     def _load_default_modules(
-        self,
-        model_name_or_path: str,
-        token: bool | str | None,
-        cache_folder: str | None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
-        config_kwargs: dict[str, Any] | None = None,
+        self, model_name_or_path: str, **kwargs: Any
     ) -> tuple[list[nn.Module], dict[str, Any]]:
         """Start from a causal language model, or from that in a save of another kind."""
-        where: dict[str, Any] = {
-            "token": token,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        saved = LLMTransformer.read_settings(model_name_or_path, **where, cache_folder=cache_folder)
-        hub = {**where, "trust_remote_code": trust_remote_code, "cache_dir": cache_folder}
-        network = LLMTransformer(
-            model_name_or_path,
-            model_kwargs={**hub, **(model_kwargs or {})},
-            processor_kwargs={**hub, **(processor_kwargs or {})},
-            config_kwargs={**hub, **(config_kwargs or {})},
-            backend=self.backend,
-            **{**saved, **_select(self._options, _NETWORK)},
+        network = LLMTransformer.open_base(
+            model_name_or_path, _select(self._options, _NETWORK), backend=self.backend, **kwargs
         )
         config = EncoderConfig(**_select(self._options, ("causal", *_HEADS)))
         self._options = {}

@@ -24,6 +24,7 @@ from fletching.methods.ullme import adapters
 from fletching.methods.ullme.config import MAX_TOKENS, OWNER
 from fletching.methods.ullme.templates import Template, choose_template
 from fletching.methods.ullme.tokenization import Row, TemplateTokenizer
+from fletching.models.hub import spread_hub_options
 from fletching.models.inputs import check_text, check_texts
 from fletching.models.micro_batched import TokenizerLock
 from fletching.nn import attention_mode, check_attention_mode, find_decoder
@@ -183,6 +184,25 @@ class LLMTransformer(Transformer):
         saved = cls.load_config(model_name_or_path, **hub)
         names = ("template", "generation_template", "max_seq_length")
         return {name: saved[name] for name in names if saved.get(name) is not None}
+
+    @classmethod
+    def open_base(
+        cls, model_name_or_path: str, options: dict[str, Any], *, backend: str, **hub: Any
+    ) -> LLMTransformer:
+        """Start from a causal language model, or from that in a save of another kind.
+
+        Args:
+            model_name_or_path: Folder or hub id.
+            options: Arguments of this class, instead of those that a save was made with.
+            backend: As for ``Transformer``.
+            **hub: What ``SentenceTransformer`` hands to those who open a base model.
+
+        Returns:
+            The module.
+        """
+        names = ("token", "cache_folder", "revision", "local_files_only")
+        saved = cls.read_settings(model_name_or_path, **{name: hub[name] for name in names if name in hub})
+        return cls(model_name_or_path, backend=backend, **spread_hub_options(**hub), **{**saved, **options})
 
     # --- texts to tokens ---
 

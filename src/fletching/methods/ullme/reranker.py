@@ -10,7 +10,6 @@ from torch import nn
 from fletching.errors import bad_checkpoint
 from fletching.methods.ullme.likelihood import LikelihoodTransformer
 from fletching.methods.ullme.model import LLMEmbedder
-from fletching.methods.ullme.modules import LLMTransformer
 from fletching.models.batching import Row
 from fletching.models.reranker import Reranker
 
@@ -107,31 +106,10 @@ class GenerativeReranker(Reranker):
             network.max_seq_length = options["max_seq_length"]
 
     def _load_default_modules(
-        self,
-        model_name_or_path: str,
-        token: bool | str | None,
-        cache_folder: str | None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        local_files_only: bool = False,
-        model_kwargs: dict[str, Any] | None = None,
-        processor_kwargs: dict[str, Any] | None = None,
-        config_kwargs: dict[str, Any] | None = None,
+        self, model_name_or_path: str, **kwargs: Any
     ) -> tuple[list[nn.Module], dict[str, Any]]:
         """Start from a causal language model, or from that in a save of another kind."""
-        where: dict[str, Any] = {
-            "token": token,
-            "revision": revision,
-            "local_files_only": local_files_only,
-        }
-        saved = LLMTransformer.read_settings(model_name_or_path, **where, cache_folder=cache_folder)
-        hub = {**where, "trust_remote_code": trust_remote_code, "cache_dir": cache_folder}
-        network = LikelihoodTransformer(
-            model_name_or_path,
-            model_kwargs={**hub, **(model_kwargs or {})},
-            processor_kwargs={**hub, **(processor_kwargs or {})},
-            config_kwargs={**hub, **(config_kwargs or {})},
-            backend=self.backend,
-            **{**saved, **self._options},
+        network = LikelihoodTransformer.open_base(
+            model_name_or_path, self._options, backend=self.backend, **kwargs
         )
         return [network], {}
