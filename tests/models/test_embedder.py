@@ -75,6 +75,20 @@ def test_an_empty_prompt_of_the_user_wins(folder):
     assert silent.encode_query("bow").tolist() == silent.encode("bow").tolist()
 
 
+@pytest.mark.parametrize("name", ["passage", "corpus"])
+def test_the_prompt_of_documents_is_applied_under_its_other_names(tmp_path, name):
+    """sentence-transformers puts an empty prompt `document` beside it, and uses that."""
+    folder = Path(save_tiny_embedder(tmp_path))
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "prompts": {"query": "", name: "passage: "}}), encoding="utf-8")
+    model = Embedder(folder, device="cpu")
+    assert (model.encode_document("bow") == model.encode("bow", prompt="passage: ")).all()
+    assert (model.encode_document("bow") != model.encode("bow")).any()
+    silent = Embedder(folder, device="cpu", prompts={"document": ""})
+    assert (silent.encode_document("bow") == silent.encode("bow")).all()
+
+
 def test_a_causal_model_reads_its_last_token(tmp_path):
     backbone = Transformer(save_tiny_llama(tmp_path), max_seq_length=MAX_SEQ_LENGTH)
     modules = [backbone, Pooling(HIDDEN_SIZE, "lasttoken")]

@@ -37,6 +37,13 @@ def watch_batches(model):
     return shapes
 
 
+@pytest.mark.parametrize("model_class", [Embedder, Reranker])
+@pytest.mark.parametrize("options", [{}, {"modules": []}, {"model_name_or_path": ""}], ids=str)
+def test_a_model_of_nothing_is_refused(model_class, options):
+    with pytest.raises(ArgumentError, match="must be a folder or a hub id, unless `modules` are given"):
+        model_class(**options)
+
+
 # --- precision ---
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +28,8 @@ class Embedder(MicroBatched, SentenceTransformer):
     Everything of the base class works as documented there; the checkpoint's own prompts are applied by
     ``encode_query`` and ``encode_document``. What differs: tokenization is locked, inputs run in
     length-sorted micro-batches of a token budget, equal texts are computed once, a truncated unit vector has
-    length one again, and NaN raises instead of entering an index.
+    length one again, a prompt that the checkpoint calls ``passage`` or ``corpus`` is applied to documents,
+    and NaN raises instead of entering an index.
 
     Args:
         model_name_or_path: Folder or hub id; ``None`` with ``modules=`` builds a new model.
@@ -47,13 +50,14 @@ class Embedder(MicroBatched, SentenceTransformer):
 
     def __init__(
         self,
-        model_name_or_path: str | None = None,
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         dtype: str | torch.dtype | None = None,
         max_tokens_per_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(model_name_or_path, dtype=dtype, max_tokens_per_batch=max_tokens_per_batch, **kwargs)
+        self._name_document_prompt(kwargs.get("prompts") or {})
         self._refuse_untold_attention(str(model_name_or_path or "(modules)"))
 
     @deprecated_kwargs(sentences="inputs")
@@ -123,6 +127,17 @@ class Embedder(MicroBatched, SentenceTransformer):
     def _row_limit(cls, batch_size: int | None) -> int:
         return check_count(f"{cls.__name__}.encode", "batch_size", batch_size) or NO_ROW_LIMIT
 
+    def _name_document_prompt(self, given: Mapping[str, str]) -> None:
+        """Call a checkpoint's prompt for passages by the name that is looked up first.
+
+        sentence-transformers adds an empty prompt ``document`` to every model, and then finds that one.
+        """
+        if self.prompts.get("document") or "document" in given:
+            return
+        own = next((self.prompts[name] for name in ("passage", "corpus") if self.prompts.get(name)), None)
+        if own is not None:
+            self.prompts["document"] = own
+
     def _refuse_untold_attention(self, location: str) -> None:
         """Refuse transformers' causal class where the checkpoint brings another, of which nothing is said."""
         network: Any = self[0].model if len(self) and type(self[0]) is Transformer else None
@@ -187,7 +202,7 @@ class Embedder(MicroBatched, SentenceTransformer):
             if truncate_dim is not None:
                 embeddings = truncate_embeddings(embeddings, truncate_dim)
             if unit_length:
-                embeddings = normalize(embeddings, p=2, dim=1)
+                embeddings = normalize(embeddings, p=2, dim=-1)
             return embeddings.cpu() if save_to_cpu else embeddings
 
         self.eval()
@@ -200,7 +215,7 @@ class Embedder(MicroBatched, SentenceTransformer):
             desc="Encoding",
         )
         if embeddings.isnan().any():
-            index = int(embeddings.isnan().any(dim=1).nonzero()[0])
+            index = int(embeddings.isnan().flatten(1).any(dim=1).nonzero()[0])
             raise FletchingError(
                 f"{type(self).__name__}.encode: the model computed NaN for inputs[{index}]; "
                 "load it in float32 or check its weights."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sentence_transformers.base.model import BaseModel
 from sentence_transformers.util import batch_to_device, get_device_name
 from torch import Tensor
 
+from fletching.errors import bad_argument
 from fletching.models.batching import TokenizedRows, can_split, pad_rows, run_batches, split_rows
 from fletching.models.card import write_usage
 from fletching.models.hardware import default_token_budget, resolve_dtype
@@ -68,20 +70,24 @@ class MicroBatched(BaseModel):
 
     def __init__(
         self,
-        model_name_or_path: str | None = None,
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         dtype: str | torch.dtype | None = None,
         max_tokens_per_batch: int | None = None,
         **kwargs: Any,
     ) -> None:
         owner = type(self).__name__
+        if not model_name_or_path and not kwargs.get("modules"):
+            domain = "a folder or a hub id, unless `modules` are given"
+            raise bad_argument(owner, "model_name_or_path", domain, model_name_or_path)
         self.max_tokens_per_batch = check_count(owner, "max_tokens_per_batch", max_tokens_per_batch)
         self._tokenizer_lock = TokenizerLock()
         device_type = torch.device(kwargs.get("device") or get_device_name()).type
         resolved = resolve_dtype(owner, dtype, device_type)
         if resolved is not None:
             kwargs["model_kwargs"] = {**(kwargs.get("model_kwargs") or {}), "dtype": resolved}
-        super().__init__(model_name_or_path, **kwargs)
+        location = os.fspath(model_name_or_path) if model_name_or_path else None
+        super().__init__(location, **kwargs)
         if resolved is not None:
             self.to(dtype=resolved)
 
