@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fletching.testing.decoders import TINY_DECODERS as TINY_DECODERS
     from fletching.testing.decoders import build_tiny_decoder as build_tiny_decoder
     from fletching.testing.decoders import build_tiny_decoder_config as build_tiny_decoder_config
+    from fletching.testing.encoders import TINY_ENCODERS as TINY_ENCODERS
+    from fletching.testing.encoders import build_tiny_encoder as build_tiny_encoder
     from fletching.testing.tiny import build_tiny_qwen2_tokenizer as build_tiny_qwen2_tokenizer
     from fletching.testing.tiny import build_tiny_t5_tokenizer as build_tiny_t5_tokenizer
     from fletching.testing.tiny import build_tiny_tokenizer as build_tiny_tokenizer
@@ -45,8 +47,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "RerankerContract": "fletching.testing.contracts.reranker:RerankerContract",
         "SLIDING_DECODERS": "fletching.testing.decoders:SLIDING_DECODERS",
         "TINY_DECODERS": "fletching.testing.decoders:TINY_DECODERS",
+        "TINY_ENCODERS": "fletching.testing.encoders:TINY_ENCODERS",
         "build_tiny_decoder": "fletching.testing.decoders:build_tiny_decoder",
         "build_tiny_decoder_config": "fletching.testing.decoders:build_tiny_decoder_config",
+        "build_tiny_encoder": "fletching.testing.encoders:build_tiny_encoder",
         "build_tiny_qwen2_tokenizer": "fletching.testing.tiny:build_tiny_qwen2_tokenizer",
         "build_tiny_t5_tokenizer": "fletching.testing.tiny:build_tiny_t5_tokenizer",
         "build_tiny_tokenizer": "fletching.testing.tiny:build_tiny_tokenizer",
