@@ -65,7 +65,7 @@ def test_vectors_and_notes_are_found_again_by_another_object(open_cache):
 def test_what_is_missing_is_zero_and_said_to_be_missing(open_cache):
     cache = open_cache()
     cache.add(["arrow"], make_vectors(1), notes=[7])
-    vectors, notes, found = cache.read(["bow", "arrow", "arro", "arrow "])
+    vectors, notes, found = cache.read(["bow", "arrow", "Arrow", "arrow "])
     assert found.tolist() == [False, True, False, False]
     assert notes.tolist() == [0, 7, 0, 0]
     assert not vectors[[0, 2, 3]].any()

@@ -4,6 +4,7 @@
 - `epochs.py`: `EpochCallback`, for rows that change from epoch to epoch
 - `reports.py`: `run_trainer`, which keeps losses off stdout
 - `smoke.py`: `save_character_bert`, what smoke runs in Chinese start from
+- `teacher_scores.py`: `TeacherScores`, what a teacher says about texts, computed once and found by the texts
 """
 
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
     from fletching.training.recipe import hash_file as hash_file
     from fletching.training.reports import run_trainer as run_trainer
     from fletching.training.smoke import save_character_bert as save_character_bert
+    from fletching.training.teacher_scores import TeacherScores as TeacherScores
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "EpochCallback": "fletching.training.epochs:EpochCallback",
+        "TeacherScores": "fletching.training.teacher_scores:TeacherScores",
         "TrainingFolder": "fletching.training.recipe:TrainingFolder",
         "hash_file": "fletching.training.recipe:hash_file",
         "run_trainer": "fletching.training.reports:run_trainer",

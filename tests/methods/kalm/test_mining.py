@@ -157,3 +157,17 @@ def test_a_teacher_that_computes_nan_is_named():
 
     with pytest.raises(FletchingError, match="the teacher computed NaN"):
         score_rows(Broken(), [row("0", "1")])
+
+
+def test_a_teacher_is_not_asked_again_about_what_is_in_the_file(tmp_path):
+    class Network(Known, torch.nn.Module):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            self.read = []
+
+    path = tmp_path / "scores.jsonl"
+    first = score_rows(Network(), [row("0", "100", negatives=["300"])], path=path)
+    teacher = Network()
+    again = score_rows(teacher, [row("0", "100", "200"), row("0", "100", negatives=["300"])], path=path)
+    assert teacher.read == [fill_template("Find") + "0", "100", "200"]
+    assert again[1] == first[0]

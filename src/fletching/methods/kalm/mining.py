@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,13 +16,12 @@ from fletching.evaluation.streaming import search_vectors
 from fletching.methods.kalm.config import TEMPLATE, check_range, fill_template, split_query
 from fletching.methods.kalm.data import KaLMRow, drop_scores
 from fletching.models.inputs import check_count, check_positive
-from fletching.progress import progress_bar
+from fletching.models.sharing import fingerprint
+from fletching.training import TeacherScores
 
 __all__ = ["AsIs", "compare_by_product", "mine_rows", "score_rows"]
 
 logger = logging.getLogger(__name__)
-
-_ROWS_AT_ONCE = 512
 
 
 class AsIs:
@@ -143,6 +143,7 @@ def score_rows(
     *,
     template: str = TEMPLATE,
     teacher_template: str | None = None,
+    path: str | Path | None = None,
     show_progress_bar: bool | None = None,
 ) -> list[KaLMRow]:
     """Let a teacher compare each query with its positives and negatives, once.
@@ -152,6 +153,8 @@ def score_rows(
         rows: The rows.
         template: What the queries' prompts were made with.
         teacher_template: Of the prompts that the teacher knows; ``None`` leaves queries as they are.
+        path: File in which cosines are kept while they come in, by the texts and the teacher's weights, so
+            that an interrupted call goes on; ``None`` keeps nothing.
         show_progress_bar: ``None``: if the ``fletching`` logger is at INFO and stderr is a terminal.
 
     Returns:
@@ -167,26 +170,30 @@ def score_rows(
         "normalize_embeddings": True,
         "show_progress_bar": False,
     }
-    scored: list[KaLMRow] = []
-    with progress_bar(len(rows), "Teaching", show_progress_bar) as advance:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            chunk = rows[start : start + _ROWS_AT_ONCE]
-            queries = [_translate(row.query, template, teacher_template) for row in chunk]
-            texts = list(dict.fromkeys(text for row in chunk for text in (*row.positives, *row.negatives)))
-            places = {text: place for place, text in enumerate(texts)}
-            query_vectors = teacher.encode(queries, **options).float()
-            vectors = teacher.encode(texts, **options).float()
-            for row, query in zip(chunk, query_vectors, strict=True):
-                own = [places[text] for text in (*row.positives, *row.negatives)]
-                scores = (vectors[own] @ query).tolist()
-                if not all(abs(score) <= 2 for score in scores):  # a cosine; NaN compares as false
-                    raise FletchingError(f"score_rows: the teacher computed NaN for {row.query[:40]!r}.")
-                count = len(row.positives)
-                scored.append(
-                    replace(row, positive_scores=tuple(scores[:count]), negative_scores=tuple(scores[count:]))
-                )
-            advance(len(chunk))
-    return scored
+
+    def compute(chunk: list[tuple[str, ...]]) -> list[list[float]]:
+        texts = list(dict.fromkeys(text for _, *own in chunk for text in own))
+        places = {text: place for place, text in enumerate(texts)}
+        query_vectors = teacher.encode([query for query, *_ in chunk], **options).float()
+        vectors = teacher.encode(texts, **options).float()
+        found = []
+        for (query, *own), vector in zip(chunk, query_vectors, strict=True):
+            scores = (vectors[[places[text] for text in own]] @ vector).tolist()
+            if not all(abs(score) <= 2 for score in scores):  # a cosine; NaN compares as false
+                raise FletchingError(f"score_rows: the teacher computed NaN for {query[:40]!r}.")
+            found.append(scores)
+        return found
+
+    store = TeacherScores(path, teacher="in memory" if path is None else fingerprint(teacher))
+    queries = [_translate(row.query, template, teacher_template) for row in rows]
+    groups = [(query, *row.positives, *row.negatives) for query, row in zip(queries, rows, strict=True)]
+    scored = store.score(groups, compute, show_progress_bar=show_progress_bar)
+    return [
+        replace(
+            row, positive_scores=scores[: len(row.positives)], negative_scores=scores[len(row.positives) :]
+        )
+        for row, scores in zip(rows, scored, strict=True)
+    ]
 
 
 def _finds_positive(row: KaLMRow, ranking: dict[str, float], places: dict[str, str], top_k: int) -> bool:

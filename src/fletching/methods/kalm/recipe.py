@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _MINED = "rows.mined.jsonl"
 _SCORED = "rows.scored.jsonl"
+_COSINES = "teacher_scores.jsonl"
 _DONE = "done"  # beside the checkpoints of a stage whose model is written
 _PATIENCE = timedelta(days=30)
 
@@ -232,7 +233,9 @@ class KaLMRecipe(KaLMConfig):
                 rows = _write_once(output / _MINED, lambda: self._mine(rows, previous), keep=keep)
         if stage == "distill":
             if self.teacher is not None:
-                rows = _write_once(output / _SCORED, lambda: self._score(rows), keep=resume)
+                rows = _write_once(
+                    output / _SCORED, lambda: self._score(rows, output / _COSINES), keep=resume
+                )
             elif not all(row.has_scores for row in rows):
                 place = next(place for place, row in enumerate(rows) if not row.has_scores)
                 domain = "given for rows without a teacher's scores"
@@ -254,9 +257,11 @@ class KaLMRecipe(KaLMConfig):
             raise DataError(f"KaLMRecipe: the filter must leave a row of {len(rows)}; it left none. {remedy}")
         return mined
 
-    def _score(self, rows: Sequence[KaLMRow]) -> list[KaLMRow]:
+    def _score(self, rows: Sequence[KaLMRow], path: Path) -> list[KaLMRow]:
         teacher = load(str(self.teacher), kind="embedder")
-        return score_rows(teacher, rows, template=self.template, teacher_template=self.teacher_template)
+        return score_rows(
+            teacher, rows, template=self.template, teacher_template=self.teacher_template, path=path
+        )
 
     def _read(self, paths: Sequence[str]) -> list[KaLMRow]:
         rows = [row for path in paths for row in read_rows(path)]
@@ -309,5 +314,5 @@ def _forget(output: Path) -> None:
     """Remove what an earlier run in the folder left there to go on from; a run that resumes is not misled."""
     stages = ("*/checkpoints", "checkpoints")
     done = [path for stage in stages for path in output.glob(f"{stage}/{_DONE}")]
-    for path in (*done, output / _MINED, output / _SCORED):
+    for path in (*done, output / _MINED, output / _SCORED, output / _COSINES):
         path.unlink(missing_ok=True)
