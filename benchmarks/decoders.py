@@ -28,7 +28,6 @@ import argparse
 import gzip
 import json
 import logging
-import math
 import random
 import statistics
 import sys
@@ -44,7 +43,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from measuring import REPOSITORY
-from scipy import stats
+from seeds import format_table, student_interval, write_record
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 from fletching.data import Document, read_sts
@@ -239,7 +238,7 @@ def run_training(options: argparse.Namespace) -> None:
             model, seconds = train(ARMS[name], options, papers, seed)
             record = {"arm": name, "seed": seed, "steps": options.steps, "seconds": seconds}
             record["sets"] = measure(model, sets)
-            _write(path, record)
+            write_record(path, record)
             means = ", ".join(f"{key} {value['mean']:.4f}" for key, value in record["sets"].items())
             print(f"{name}, seed {seed}: {means} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     path = options.runs / "untrained.json"
@@ -254,7 +253,7 @@ def run_training(options: argparse.Namespace) -> None:
                 **ARMS[name].embedder,
             )
             untrained[name] = {key: value["mean"] for key, value in measure(model, sets).items()}
-        _write(path, untrained)
+        write_record(path, untrained)
 
 
 def run_prepending(options: argparse.Namespace) -> None:
@@ -286,7 +285,7 @@ def run_prepending(options: argparse.Namespace) -> None:
         }
         means = ", ".join(f"{title} {each['mean']:.3f}" for title, each in found[name].items())
         print(f"{name}: {means}", file=sys.stderr, flush=True)
-    _write(options.runs / "prepending.json", found)
+    write_record(options.runs / "prepending.json", found)
 
 
 def _read_sts(data: Path, name: str) -> STSSet:
@@ -308,7 +307,7 @@ def report(options: argparse.Namespace) -> None:
     for question, (baseline, others) in QUESTIONS.items():
         rows = list(_compare(records, baseline, others))
         if rows:
-            print(f"\n### {question}\n\n{_format(rows)}")
+            print(f"\n### {question}\n\n{format_table(rows)}")
             figures.append((question, rows))
     path = options.runs / "untrained.json"
     if path.is_file():
@@ -316,11 +315,11 @@ def report(options: argparse.Namespace) -> None:
             {"before training": ARMS[name].title, **{key: f"{value:.4f}" for key, value in means.items()}}
             for name, means in json.loads(path.read_text(encoding="utf-8")).items()
         ]
-        print(f"\n{_format(rows)}")
+        print(f"\n{format_table(rows)}")
     path = options.runs / "prepending.json"
     if path.is_file():
         title = "PromptEOL with and without Token Prepending, untrained, Spearman"
-        print(f"\n### {title}\n\n{_format(_tabulate(path))}")
+        print(f"\n### {title}\n\n{format_table(_tabulate(path))}")
     if options.plot:
         _draw(figures, options.plot)
 
@@ -364,13 +363,6 @@ def _compare(
             yield row
 
 
-def student_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Find where the mean of a normal distribution lies, by Student's t."""
-    mean, size = statistics.mean(values), len(values)
-    half = float(stats.t.ppf((1 + level) / 2, size - 1)) * statistics.stdev(values) / math.sqrt(size)
-    return mean - half, mean + half
-
-
 def _tabulate(path: Path) -> list[dict[str, Any]]:
     """Build a row for each set; of Token Prepending the mean over its placeholders."""
     rows = []
@@ -396,12 +388,6 @@ def _tabulate(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _format(rows: list[dict[str, Any]]) -> str:
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _draw(figures: list[tuple[str, list[dict[str, Any]]]], path: Path) -> None:
     """Draw the differences to the first way of training, with their intervals over seeds."""
     import matplotlib.pyplot as plt
@@ -423,13 +409,6 @@ def _draw(figures: list[tuple[str, list[dict[str, Any]]]], path: Path) -> None:
     axes.set_xlabel("difference to the baseline of its question, 95 % interval over seeds")
     figure.savefig(path, dpi=120)
     print(f"Drawn to {path}.", file=sys.stderr)
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    part.replace(path)
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ from fletching.errors import bad_argument
 from fletching.models.inputs import check_count
 from langchain_fletching._model import ModelAdapter
 
+_LAYERS = ("num_layers", "truncate_layers")  # what modules call it: ours, and those of some checkpoints
+
 
 class FletchingEmbeddings(ModelAdapter, Embeddings):
     """Embed queries and documents with any sentence-transformers checkpoint, each with its own prompt.
@@ -144,10 +146,13 @@ class FletchingEmbeddings(ModelAdapter, Embeddings):
             "truncate_dim": self.truncate_dim,
         }
         if self.num_layers is not None:
-            if "truncate_layers" not in model.get_model_kwargs():
+            known = model.get_model_kwargs()
+            name = next((name for name in _LAYERS if name in known), None)
+            if name is None:
                 domain = "None for a model that cannot stop at a layer"
-                raise bad_argument(type(self).__name__, "num_layers", domain, self.num_layers)
-            options["truncate_layers"] = self.num_layers
+                remedy = "ElasticEmbedder opens one that can"
+                raise bad_argument(type(self).__name__, "num_layers", domain, self.num_layers, remedy)
+            options[name] = self.num_layers
         return options
 
     def _check_width(self, model: Any) -> None:

@@ -15,6 +15,7 @@ from llama_index.embeddings.fletching import FletchingEmbedding, base
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
+from fletching.methods.two_d_matryoshka import ElasticEmbedder
 from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 TEXTS = ["the archer draws the bow", "feathers keep the arrow true", "a dance", "wood and wind"]
@@ -122,6 +123,17 @@ def test_layers_reach_a_model_that_leaves_early(own_embedder, monkeypatch):
     FletchingEmbedding(own_embedder, num_layers=1).get_query_embedding(QUERY)
     FletchingEmbedding(own_embedder).get_query_embedding(QUERY)
     assert asked == [1, None]
+
+
+def test_elastic_model_is_cut_in_depth_and_width(tmp_path):
+    folder = str(tmp_path / "elastic")
+    ElasticEmbedder(save_tiny_embedder(tmp_path / "tiny"), device="cpu").save(folder)
+    options = {"num_layers": 1, "truncate_dim": 8}
+    embed_model = FletchingEmbedding(folder, **options, model_kwargs={"device": "cpu"})
+    model = fletching.load(folder, device="cpu")
+    assert embed_model.get_query_embedding(QUERY) == model.encode_query(QUERY, **options).tolist()
+    assert embed_model.get_text_embedding(QUERY) == model.encode_document(QUERY, **options).tolist()
+    assert model.encode_query(QUERY, **options).tolist() != model.encode_query(QUERY, truncate_dim=8).tolist()
 
 
 def test_all_embeddings_share_one_model(folder, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
+from fletching.methods.two_d_matryoshka import ElasticEmbedder
 from fletching.testing import save_tiny_embedder
 from langchain_fletching import FletchingEmbeddings
 
@@ -106,6 +107,27 @@ def test_num_layers_reaches_a_model_that_knows_it(tmp_path: Any, query: str) -> 
     np.testing.assert_allclose(cut, 3 * whole, rtol=1e-6)
 
 
+def test_elastic_model_is_cut_in_depth_and_width(tmp_path: Any, texts: list[str], query: str) -> None:
+    folder = str(tmp_path / "elastic")
+    ElasticEmbedder(save_tiny_embedder(tmp_path / "tiny"), device="cpu").save(folder)
+    embeddings = FletchingEmbeddings(
+        model=folder, num_layers=1, truncate_dim=8, model_kwargs={"device": "cpu"}
+    )
+    model = fletching.load(folder, device="cpu")
+    expected = model.encode_document(texts, num_layers=1, truncate_dim=8)
+    assert embeddings.embed_documents(texts) == expected.tolist()
+    assert embeddings.embed_query(query) == model.encode_query(query, num_layers=1, truncate_dim=8).tolist()
+    assert np.abs(expected - model.encode_document(texts, truncate_dim=8)).max() > 0.01
+
+
+def test_layers_that_an_elastic_model_does_not_have_are_refused(tmp_path: Any, query: str) -> None:
+    model = ElasticEmbedder(save_tiny_embedder(tmp_path), device="cpu")
+    with pytest.raises(ArgumentError) as caught:
+        FletchingEmbeddings(model=model, num_layers=3).embed_query(query)
+    message = "`num_layers` must be an integer from 1 to 2, the layers of the model; got 3."
+    assert str(caught.value) == f"ElasticEmbedder.encode: {message}"
+
+
 def test_loaded_model_is_used_as_it_is(model: Any, query: str) -> None:
     assert FletchingEmbeddings(model=model).embed_query(query) == model.encode_query(query).tolist()
 
@@ -145,7 +167,10 @@ async def test_too_wide_truncation_is_refused(embedder_folder: str, query: str) 
 def test_num_layers_is_refused_by_a_model_without_it(embedder_folder: str, query: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         FletchingEmbeddings(model=embedder_folder, num_layers=1).embed_query(query)
-    message = "`num_layers` must be None for a model that cannot stop at a layer; got 1."
+    message = (
+        "`num_layers` must be None for a model that cannot stop at a layer; got 1. "
+        "ElasticEmbedder opens one that can."
+    )
     assert str(caught.value) == f"FletchingEmbeddings: {message}"
 
 

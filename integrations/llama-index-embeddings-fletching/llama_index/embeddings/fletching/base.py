@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fletching import Embedder
 
 _OWNER = "FletchingEmbedding"
+_LAYERS = ("num_layers", "truncate_layers")  # what modules call it: ours, and those of some checkpoints
 _MAX_BATCH_SIZE = 2048  # the base class refuses more
 
 
@@ -288,11 +289,15 @@ class FletchingEmbedding(BaseEmbedding):
         """Compute the vectors; a truncation that the model cannot give is refused, not ignored."""
         owner, embedder = type(self).__name__, self._load()
         encode = embedder.encode_query if task == "query" else embedder.encode_document
-        options: dict[str, Any] = {} if self.num_layers is None else {"truncate_layers": self.num_layers}
-        if options and "truncate_layers" not in embedder.get_model_kwargs():
-            remedy = "Only models trained to leave early can be cut"
-            domain = f"None: {self.model_name} always computes all its layers"
-            raise bad_argument(owner, "num_layers", domain, self.num_layers, remedy)
+        options: dict[str, Any] = {}
+        if self.num_layers is not None:
+            known = embedder.get_model_kwargs()
+            name = next((name for name in _LAYERS if name in known), None)
+            if name is None:
+                remedy = "Only models trained to leave early can be cut"
+                domain = f"None: {self.model_name} always computes all its layers"
+                raise bad_argument(owner, "num_layers", domain, self.num_layers, remedy)
+            options[name] = self.num_layers
         embeddings: list[list[float]] = encode(
             texts,
             prompt=self._prompt(task),
