@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from bisect import bisect
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -93,7 +94,7 @@ class Reranker(MicroBatched, CrossEncoder):
 
     def __init__(
         self,
-        model_name_or_path: str | None = None,
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         dtype: str | torch.dtype | None = None,
         max_tokens_per_batch: int | None = None,
@@ -330,6 +331,13 @@ class Reranker(MicroBatched, CrossEncoder):
 
     # --- the one path they all take ---
 
+    def _choose_label(self, owner: str) -> dict[str, Any]:
+        """Refuse to rank by several labels; a method that knows how returns an option of its `_inference`."""
+        if self.num_labels != 1:
+            remedy = "Use `predict`, which returns every label"
+            raise bad_argument(owner, "self.num_labels", "1 to rank", self.num_labels, remedy)
+        return {}
+
     @torch.inference_mode()
     def _rank_lists(
         self,
@@ -351,9 +359,7 @@ class Reranker(MicroBatched, CrossEncoder):
         long: str | None = None,
         state: CallState | None = None,
     ) -> list[Ranking]:
-        if self.num_labels != 1:
-            remedy = "Use `predict`, which returns every label"
-            raise bad_argument(owner, "self.num_labels", "1 to rank", self.num_labels, remedy)
+        choice = self._choose_label(owner)
         top_k = check_count(owner, "top_k", top_k)
         options: dict[str, Any] = {
             "prompt": self._resolve_prompt(prompt, prompt_name),
@@ -362,6 +368,7 @@ class Reranker(MicroBatched, CrossEncoder):
             "activation_fn": self._resolve_scores(owner, scores, activation_fn) or self.activation_fn,
             "apply_softmax": False,
             "long": self._check_long(long or self.long),
+            **choice,
         }
         lists = [
             CandidateList((query, document) for document in documents)
