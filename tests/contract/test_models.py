@@ -6,9 +6,12 @@ import pytest
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 
+from fletching.methods.defsent_plus import DefSentPlusEmbedder
+from fletching.methods.dse import DSEConfig, DSEReranker
 from fletching.methods.kalm import KaLMEmbedder
 from fletching.methods.mvp import MVPReranker
 from fletching.methods.token_prepending import TokenPrependingEmbedder
+from fletching.methods.two_d_matryoshka import ElasticEmbedder
 from fletching.methods.ullme import GenerativeReranker, LLMEmbedder
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
@@ -168,6 +171,66 @@ class TestGenerativeReranker(RerankerContract):
     @classmethod
     def make_model(cls, folder):
         return GenerativeReranker(save_tiny_llama(folder), max_seq_length=MAX_SEQ_LENGTH, device="cpu")
+
+
+class TestElastic(EmbedderContract):
+    """Also called with another number of layers by each thread."""
+
+    method = "two_d_matryoshka"
+
+    @classmethod
+    def make_model(cls, folder):
+        return ElasticEmbedder(save_tiny_embedder(folder), device="cpu")
+
+    @classmethod
+    def make_calls(cls, model):
+        sizes = [
+            {"num_layers": 1},
+            {"num_layers": 2, "truncate_dim": 8},
+            {"num_layers": 1, "truncate_dim": 4},
+        ]
+        cut = [lambda size=size: model.encode([*TEXTS], **size).tolist() for size in sizes]
+        return [*super().make_calls(model), *cut]
+
+
+class TestDSE(RerankerContract):
+    method = "dse"
+
+    @classmethod
+    def make_model(cls, folder):
+        config = DSEConfig(num_layers=2, fc_dims=(16, 1), max_seq_length=MAX_SEQ_LENGTH)
+        return DSEReranker.from_encoder(save_tiny_bert(folder), config, device="cpu")
+
+
+class TestDSEEmbedder(EmbedderContract):
+    method = "dse_embedder"
+
+    @classmethod
+    def make_model(cls, folder):
+        config = DSEConfig(num_layers=2, embedding_size=24, max_seq_length=MAX_SEQ_LENGTH)
+        return DSEReranker.from_encoder(save_tiny_bert(folder), config, device="cpu").to_embedder()
+
+
+class TestDefSentPlus(EmbedderContract):
+    method = "defsent_plus"
+
+    @classmethod
+    def make_model(cls, folder):
+        model = DefSentPlusEmbedder(save_tiny_bert(folder), pooling="cls", device="cpu")
+        model.max_seq_length = MAX_SEQ_LENGTH
+        return model
+
+
+class TestDefSentPlusWithTemplate(EmbedderContract):
+    """Pooled at a mask, and a query prompt of sentence-transformers inside the template."""
+
+    method = "defsent_plus"
+
+    @classmethod
+    def make_model(cls, folder):
+        return DefSentPlusEmbedder(
+            save_tiny_bert(folder), pooling="prompt", prompts={"query": "why "}, device="cpu"
+        )
 
 
 CONTRACTS = [
