@@ -1,4 +1,4 @@
-"""The model that smoke runs in Chinese start from."""
+"""The models that smoke runs start from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from fletching.training import save_character_bert
+from fletching.training import save_character_bert, save_word_bert
 
 
 def test_every_character_of_the_texts_is_a_token(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(save_character_bert(tmp_path, ["长安 往事", "a1"]))
     assert tokenizer.tokenize("往事a1") == ["往", "事", "a", "##1"]
     assert tokenizer.tokenize("春") == ["[UNK]"]
+
+
+def test_every_word_of_the_texts_is_a_token(tmp_path: Path) -> None:
+    folder = save_word_bert(tmp_path, ["a bow of oak", "silk, for a bow"], num_layers=3)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.tokenize("Oak, silk yew") == ["oak", ",", "silk", "[UNK]"]
+    assert len(AutoModel.from_pretrained(folder).encoder.layer) == 3
 
 
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForMaskedLM])

@@ -3,7 +3,7 @@
 - `recipe.py`: `TrainingFolder`, where a recipe writes and what it finds there when it goes on
 - `epochs.py`: `EpochCallback`, for rows that change from epoch to epoch
 - `reports.py`: `run_trainer`, which keeps losses off stdout
-- `smoke.py`: `save_character_bert`, what smoke runs in Chinese start from
+- `smoke.py`: `save_character_bert` and `save_word_bert`, what smoke runs start from
 - `teacher_scores.py`: `TeacherScores`, what a teacher says about texts, computed once and found by the texts
 """
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fletching.training.recipe import hash_file as hash_file
     from fletching.training.reports import run_trainer as run_trainer
     from fletching.training.smoke import save_character_bert as save_character_bert
+    from fletching.training.smoke import save_word_bert as save_word_bert
     from fletching.training.teacher_scores import TeacherScores as TeacherScores
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -28,5 +29,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "hash_file": "fletching.training.recipe:hash_file",
         "run_trainer": "fletching.training.reports:run_trainer",
         "save_character_bert": "fletching.training.smoke:save_character_bert",
+        "save_word_bert": "fletching.training.smoke:save_word_bert",
     },
 )

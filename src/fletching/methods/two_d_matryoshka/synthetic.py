@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
-import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
 from fletching.data.lines import StrPath, write_lines
+from fletching.training import save_word_bert
 
 __all__ = ["build_synthetic_pairs", "save_smoke_bert", "write_pairs"]
 
 _TOPICS = ("arrow", "bow", "feather", "string", "target", "quiver", "glove", "wind")
 _DETAILS = ("oak", "silk", "wax", "iron", "reed", "cork", "bone", "flax")
 _SAID = ("a {topic} of {detail}", "this {topic} has {detail} in it", "{detail}, for a {topic}")
-_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-_WIDTH = 32
-_LAYERS = 4
-_MAX_POSITIONS = 64
 
 Pair = tuple[float, str, str]
 
@@ -73,35 +65,7 @@ def save_smoke_bert(folder: str | Path, *, seed: int = 0) -> str:
     Returns:
         ``folder`` as a string.
     """
-    words = {word for text in (*_SAID, *_TOPICS, *_DETAILS) for word in re.findall(r"\w+|,", text)}
-    vocabulary = {piece: place for place, piece in enumerate([*_SPECIAL.values(), *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_SPECIAL["unk"]))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(_SPECIAL[name], vocabulary[_SPECIAL[name]]) for name in ("cls", "sep")],
-    )
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=_WIDTH,
-        intermediate_size=2 * _WIDTH,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=4,
-        max_position_embeddings=_MAX_POSITIONS,
-        initializer_range=0.1,  # texts must differ in more than the last bit
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        BertModel(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=_MAX_POSITIONS,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{name}_token": piece for name, piece in _SPECIAL.items()},
-    ).save_pretrained(folder)
-    return str(folder)
+    return save_word_bert(folder, (*_SAID, *_TOPICS, *_DETAILS), seed=seed)
 
 
 def _choose_other(generator: Random, options: tuple[str, ...], one: str) -> str:
