@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +45,30 @@ def fake_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     plugins.registry.cache_clear()
     for module in imported:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def kill_at_checkpoint() -> Callable[[int], AbstractContextManager[list[int]]]:
+    """Trainings inside the context end, as far as they can tell, with their process, behind a checkpoint.
+
+    The context gives the steps of the checkpoints that were written.
+    """
+    from transformers import Trainer  # heavy, and most tests train nothing
+
+    @contextmanager
+    def kill(number: int) -> Iterator[list[int]]:
+        save = Trainer._save_checkpoint
+        saved: list[int] = []
+
+        def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
+            save(self, *args, **kwargs)
+            saved.append(self.state.global_step)
+            if len(saved) == number:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "_save_checkpoint", save_and_die)
+            with pytest.raises(KeyboardInterrupt):
+                yield saved
+
+    return kill

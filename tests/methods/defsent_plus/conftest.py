@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sentence_transformers.base.modules import Module
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from tokenizers.decoders import ByteLevel
-from transformers import AddedToken, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, Trainer
+from transformers import AddedToken, PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM
 
 from fletching.methods.defsent_plus import DefinitionSet
 from fletching.testing import save_tiny_bert
@@ -125,28 +124,6 @@ def build_roberta_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=96,
         model_input_names=["input_ids", "attention_mask"],
     )
-
-
-@pytest.fixture
-def kill_at_checkpoint() -> Callable[[int], AbstractContextManager[None]]:
-    """Trainings inside the context end, as far as they can tell, with their process, behind a checkpoint."""
-
-    @contextmanager
-    def kill(number: int) -> Iterator[None]:
-        save, saved = Trainer._save_checkpoint, []
-
-        def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-            save(self, *args, **kwargs)
-            saved.append(self.state.global_step)
-            if len(saved) == number:
-                raise KeyboardInterrupt
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Trainer, "_save_checkpoint", save_and_die)
-            with pytest.raises(KeyboardInterrupt):
-                yield
-
-    return kill
 
 
 class EchoModule(Module):

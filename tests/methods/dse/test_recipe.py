@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
 from typer.testing import CliRunner
 
 import fletching
@@ -95,19 +94,6 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def kill_at_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """End the process, as far as the recipe can tell, behind a checkpoint."""
-    save, saved = Trainer._save_checkpoint, []
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        saved.append(self.state.global_step)
-        if len(saved) == number:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-
-
 def kill_in_the_second_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the process when one block of the teacher's scores is written."""
     add = TeacherScores._add
@@ -150,24 +136,24 @@ def test_the_teacher_has_two_labels_for_a_binary_task(trained: tuple[Path, Any])
 
 
 def test_a_run_killed_anywhere_and_resumed_ends_with_the_same_weights(
-    recipe: DSERecipe, trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: DSERecipe,
+    trained: tuple[Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_at_checkpoint: Any,
 ) -> None:
     """Killed behind the teacher's first epoch, in the middle of its logits, behind the student's first."""
     whole, killed = trained[0], tmp_path
-    with monkeypatch.context() as patch:
-        kill_at_checkpoint(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            recipe.run(killed)
+    with kill_at_checkpoint(1):
+        recipe.run(killed)
     assert not (killed / "teacher" / "modules.json").exists()
     with monkeypatch.context() as patch:
         kill_in_the_second_block(patch)
         with pytest.raises(KeyboardInterrupt):
             recipe.run(killed, resume=True)
     assert len((killed / "teacher_logits.jsonl").read_text().splitlines()) == 1
-    with monkeypatch.context() as patch:
-        kill_at_checkpoint(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            recipe.run(killed, resume=True)
+    with kill_at_checkpoint(1):
+        recipe.run(killed, resume=True)
     assert not (killed / "modules.json").exists()
     recipe.run(killed, resume=True)
     assert (whole / "teacher_logits.jsonl").read_bytes() == (killed / "teacher_logits.jsonl").read_bytes()

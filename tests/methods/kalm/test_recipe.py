@@ -80,19 +80,6 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def kill_at_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """End the process, as far as the recipe can tell, behind a checkpoint."""
-    save, saved = Trainer._save_checkpoint, []
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        saved.append(self.state.global_step)
-        if len(saved) == number:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-
-
 def test_a_trained_model_is_what_was_measured(trained: tuple[Path, Any], recipe: KaLMRecipe) -> None:
     folder, results = trained
     model = fletching.load(folder, device="cpu")
@@ -110,14 +97,12 @@ def test_a_trained_model_is_what_was_measured(trained: tuple[Path, Any], recipe:
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    recipe: KaLMRecipe, trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: KaLMRecipe, trained: tuple[Path, Any], tmp_path: Path, kill_at_checkpoint: Any
 ) -> None:
     """Eight steps a stage, checkpoints at 3, 6 and 8: killed at 6, in the second epoch, of either stage."""
     for resume, checkpoint in ((False, 2), (True, 3)):
-        with monkeypatch.context() as patch:
-            kill_at_checkpoint(patch, checkpoint)
-            with pytest.raises(KeyboardInterrupt):
-                recipe.run(tmp_path, resume=resume)
+        with kill_at_checkpoint(checkpoint):
+            recipe.run(tmp_path, resume=resume)
     assert (tmp_path / "checkpoints" / "checkpoint-6").is_dir()
     assert (tmp_path / "pretrain" / "modules.json").is_file()
     assert not (tmp_path / "modules.json").exists()
@@ -138,13 +123,12 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_a_run_that_starts_anew_forgets_the_one_before(
-    recipe: KaLMRecipe, trained: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: KaLMRecipe, trained: tuple[Path, Any], tmp_path: Path, kill_at_checkpoint: Any
 ) -> None:
     """Killed in its first stage and resumed, it does not take the old run's stages and rows for its own."""
     shutil.copytree(trained[0], tmp_path / "run")
-    kill_at_checkpoint(monkeypatch, 1)
     changed = replace(recipe, learning_rate=2e-3)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(1):
         changed.run(tmp_path / "run")
     assert (tmp_path / "run" / "modules.json").is_file()  # the old model stays until there is a new one
     left = {path.name for path in (tmp_path / "run").rglob("*")}

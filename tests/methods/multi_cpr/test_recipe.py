@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
 
 import fletching
 from fletching.errors import ArgumentError, DataError
@@ -71,22 +70,18 @@ def test_dual_encoder_learns_and_reproduces_its_result(recipe: MultiCPRRecipe, t
 
 @pytest.mark.parametrize("baseline", ["dual_encoder", "cross_encoder"])
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    baseline: str, recipe: MultiCPRRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    baseline: str,
+    recipe: MultiCPRRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_at_checkpoint: Any,
 ) -> None:
     recipe = replace(recipe, baseline=baseline, max_queries=20, batch_size=8, evaluate_test=False)
     use_characters(monkeypatch)
     whole_results = recipe.run(tmp_path / "whole")
-    save = Trainer._save_checkpoint
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(1):
         recipe.run(tmp_path / "killed")
     assert not recipe.is_done(tmp_path / "killed")
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
     assert recipe.run(tmp_path / "killed", resume=True) == whole_results
     assert recipe.is_done(tmp_path / "killed")
     whole, killed = (fletching.load(tmp_path / name).state_dict() for name in ("whole", "killed"))

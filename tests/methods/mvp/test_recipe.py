@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer
 
 import fletching
 from fletching.data import CandidateList
@@ -81,22 +80,11 @@ def test_the_evaluator_skips_lists_without_labels() -> None:
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    recipe: MVPRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: MVPRecipe, tmp_path: Path, kill_at_checkpoint: Any
 ) -> None:
     recipe.run(tmp_path / "whole")
-    save = Trainer._save_checkpoint
-    saved = []
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        saved.append(self.state.global_step)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(2) as saved:
         recipe.run(tmp_path / "killed")
-    monkeypatch.undo()
     recipe.run(tmp_path / "killed", resume=True)
     assert saved == [3, 6]
     whole, killed = (fletching.load(tmp_path / name).state_dict() for name in ("whole", "killed"))

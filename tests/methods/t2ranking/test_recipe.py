@@ -103,21 +103,13 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
     recipe: T2RankingRecipe,
     train_once: Callable[[str], tuple[Path, Any]],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kill_at_checkpoint: Any,
 ) -> None:
     """Killed behind its first checkpoint: the negatives of the second and third epoch must follow."""
     chosen = replace(recipe, baseline=baseline)
     whole_folder, _ = train_once(baseline)
-    save = Trainer._save_checkpoint
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(1):
         chosen.run(tmp_path)
-    monkeypatch.undo()
     chosen.run(tmp_path, resume=True)
     whole, killed = (fletching.load(folder).state_dict() for folder in (whole_folder, tmp_path))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fletching.errors import ArgumentError
 from fletching.methods.tiny_lm import TinyLMRecipe, measure_language_model
@@ -42,20 +42,10 @@ def test_other_families_open_as_they_were_saved(family: str, tmp_path: Path) -> 
     assert max(ids) < model.config.vocab_size
 
 
-def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path: Path, kill_at_checkpoint: Any) -> None:
     TINY.run(tmp_path / "whole")
-    save = Trainer._save_checkpoint
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(1):
         TINY.run(tmp_path / "killed")
-    monkeypatch.undo()
     TINY.run(tmp_path / "killed", resume=True)
     whole, killed = (
         AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "killed")

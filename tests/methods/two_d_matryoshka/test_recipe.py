@@ -12,7 +12,6 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import Trainer
 
 import fletching
 from fletching.errors import ArgumentError
@@ -103,19 +102,11 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
     recipe: TwoDMatryoshkaRecipe,
     trained: tuple[Path, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kill_at_checkpoint: Any,
 ) -> None:
     """Ten steps, checkpoints at 4, 8 and 10: killed at 4, in the first epoch."""
-    save = Trainer._save_checkpoint
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_save_checkpoint", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            recipe.run(tmp_path)
+    with kill_at_checkpoint(1):
+        recipe.run(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")] == ["checkpoint-4"]
     torch.randn(7)  # what happens between the two runs does not matter
     assert recipe.run(tmp_path, resume=True) == trained[1]

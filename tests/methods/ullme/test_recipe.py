@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from peft import PeftConfig
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import fletching
@@ -126,20 +126,12 @@ def test_simcse_trains_on_sentences(recipe, tmp_path):
 
 
 def test_a_run_killed_and_resumed_ends_with_the_same_weights(
-    recipe, train_once, tmp_path, monkeypatch: pytest.MonkeyPatch
+    recipe, train_once, tmp_path, kill_at_checkpoint
 ):
     """Killed behind its first checkpoint, in the middle of an epoch; two adapters, with dropout."""
     whole_folder, _ = train_once(objective="grl")
-    save = Trainer._save_checkpoint
-
-    def save_and_die(self: Trainer, *args: Any, **kwargs: Any) -> None:
-        save(self, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
+    with kill_at_checkpoint(1):
         recipe.run(tmp_path)
-    monkeypatch.undo()
     recipe.run(tmp_path, resume=True)
     whole, killed = load_weights(whole_folder), load_weights(tmp_path)
     assert whole.keys() == killed.keys()
