@@ -22,7 +22,7 @@ demo: $(READY)  ## search this repository's own documentation, before and after 
 
 test: lint  ## run everything a change must pass
 	$(SAY) "Running the tests, the docstring examples and the examples of the documentation"
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: test  ## the same as test
 

@@ -26,6 +26,8 @@ def pytest_configure() -> None:
     os.environ["FLETCHING_PLUGINS"] = ""  # a plug-in of this machine must not change what the tests see
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["COLUMNS"] = "100"  # tables wrap alike everywhere
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"  # a worker for each core: more threads would only wait
 
 
 @pytest.fixture(autouse=True)
