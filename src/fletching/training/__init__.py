@@ -2,6 +2,7 @@
 
 - `recipe.py`: `TrainingFolder`, where a recipe writes and what it finds there when it goes on
 - `epochs.py`: `EpochCallback`, for rows that change from epoch to epoch
+- `lengths.py`: `LengthGroupedBatchSampler`, batches with little padding
 - `reports.py`: `run_trainer`, which keeps losses off stdout
 - `smoke.py`: `save_character_bert` and `save_word_bert`, what smoke runs start from
 - `teacher_scores.py`: `TeacherScores`, what a teacher says about texts, computed once and found by the texts
@@ -13,6 +14,7 @@ from fletching._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from fletching.training.epochs import EpochCallback as EpochCallback
+    from fletching.training.lengths import LengthGroupedBatchSampler as LengthGroupedBatchSampler
     from fletching.training.recipe import TrainingFolder as TrainingFolder
     from fletching.training.recipe import hash_file as hash_file
     from fletching.training.reports import run_trainer as run_trainer
@@ -24,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "EpochCallback": "fletching.training.epochs:EpochCallback",
+        "LengthGroupedBatchSampler": "fletching.training.lengths:LengthGroupedBatchSampler",
         "TeacherScores": "fletching.training.teacher_scores:TeacherScores",
         "TrainingFolder": "fletching.training.recipe:TrainingFolder",
         "hash_file": "fletching.training.recipe:hash_file",

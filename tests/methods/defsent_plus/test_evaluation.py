@@ -29,8 +29,10 @@ class Echo:
 
     def __init__(self, vectors: dict[str, list[float]]) -> None:
         self.vectors = vectors
+        self.read: list[str] = []
 
     def encode(self, texts: list[str], **options: Any) -> Any:
+        self.read += texts
         return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
 
@@ -49,6 +51,13 @@ def test_correlation_is_that_of_ranks_and_averaged_over_sets() -> None:
     found = evaluator(Echo(VECTORS))
     assert found == pytest.approx({"sts_agree": 1.0, "sts_oppose": -1.0, "sts_mean": 0.0})
     assert evaluator.primary_metric == "sts_mean"
+
+
+def test_a_sentence_of_several_pairs_and_sets_is_embedded_once() -> None:
+    pairs = [SentencePair("a", "b", 1.0), SentencePair("a", "c", 2.0)]
+    model = Echo(VECTORS)
+    DefSentPlusEvaluator({"one": pairs, "two": [*pairs, SentencePair("c", "d", 0.0)]})(model)
+    assert sorted(model.read) == ["a", "b", "c", "d"]
 
 
 def test_a_collapsed_model_correlates_with_nothing() -> None:

@@ -22,7 +22,7 @@ from fletching.methods.dse.model import DSEReranker
 from fletching.methods.dse.recipe import DSERecipe
 from fletching.methods.dse.synthetic import ALPHABET, build_synthetic_pairs
 from fletching.methods.dse.teachers import open_teacher
-from fletching.training import TeacherScores, save_character_bert
+from fletching.training import LengthGroupedBatchSampler, TeacherScores, save_character_bert
 from fletching.training.recipe import RESULTS_FILE
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -238,6 +238,30 @@ def test_a_regression_keeps_the_scale_of_its_labels(recipe: DSERecipe, tmp_path:
     assert model.head.task == "regression"
     for each in (teacher, model):
         assert isinstance(each.activation_fn, torch.nn.Identity)
+
+
+def test_batches_of_like_length_are_the_same_after_a_resumption(
+    recipe: DSERecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at_checkpoint: Any
+) -> None:
+    """Ten mini-batches, two for an update, and three updates behind them when it is killed."""
+    drawn: list[list[int]] = []
+    draw = LengthGroupedBatchSampler.__iter__
+
+    def note(self: LengthGroupedBatchSampler) -> Iterator[list[int]]:
+        for batch in draw(self):
+            drawn.append(batch)
+            yield batch
+
+    monkeypatch.setattr(LengthGroupedBatchSampler, "__iter__", note)
+    grouped = replace(recipe, alpha=0.0, epochs=1, eval_steps=3, dev_data=(), group_by_length=True)
+    grouped.run(tmp_path / "whole")
+    assert len(drawn) == 10
+    with kill_at_checkpoint(1):
+        grouped.run(tmp_path / "killed")
+    grouped.run(tmp_path / "killed", resume=True)
+    expected = read_weights(tmp_path / "whole")
+    found = read_weights(tmp_path / "killed")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def read_rates(folder: Path) -> tuple[list[float], float]:

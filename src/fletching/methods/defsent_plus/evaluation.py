@@ -108,7 +108,7 @@ class DefSentPlusEvaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Compare the sentences of all pairs.
+        """Compare the sentences of all pairs; one that stands in several is embedded once.
 
         Args:
             model: The embedder.
@@ -119,11 +119,14 @@ class DefSentPlusEvaluator(BaseEvaluator):
         Returns:
             The metrics; a model that compares all pairs of a set alike gets 0 there.
         """
+        every = (pair for pairs in self.sets.values() for pair in pairs)
+        texts = dict.fromkeys(text for pair in every for text in (pair.sentence1, pair.sentence2))
+        places = {text: place for place, text in enumerate(texts)}
+        vectors = torch.as_tensor(model.encode(list(texts), convert_to_numpy=True))
         metrics = {}
         for set_name, pairs in self.sets.items():
-            sides = [[pair.sentence1 for pair in pairs], [pair.sentence2 for pair in pairs]]
-            vectors = [torch.as_tensor(model.encode(side, convert_to_numpy=True)) for side in sides]
-            cosines = pairwise_cos_sim(*vectors).double().numpy()
+            sides = [[places[pair.sentence1] for pair in pairs], [places[pair.sentence2] for pair in pairs]]
+            cosines = pairwise_cos_sim(*(vectors[side] for side in sides)).double().numpy()
             gold = np.array([pair.score for pair in pairs])
             metrics[f"{self.name}_{set_name}"] = spearman(gold, cosines) if np.ptp(cosines) else 0.0
         metrics[self.primary_metric] = float(np.mean(list(metrics.values())))

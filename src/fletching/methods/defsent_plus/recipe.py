@@ -74,10 +74,11 @@ class DefSentPlusRecipe:
         ica_variance: ``"arbitrary"`` or ``"unit"``, see ``ICAConfig``.
         ica_scale: Multiplies the independent components.
         ica_max_iterations: Most iterations of the analysis, each of which passes over all entries.
-        head: What the projection starts from, see ``TrainingOptions``; likewise the next six.
+        head: What the projection starts from, see ``TrainingOptions``; likewise the next seven.
         activation: What follows the projection.
         multi_positive: Whether a definition's target is uniform over all its entries.
         classes_at_once: Entries whose logits are in memory at once.
+        group_by_length: Whether a step reads definitions of like length.
         epochs: Passes over the definitions, of each stage.
         max_tokens: Of a definition.
         save_steps: Optimiser steps between checkpoints.
@@ -112,6 +113,7 @@ class DefSentPlusRecipe:
     activation: str = "auto"
     multi_positive: bool = False  # reference code
     classes_at_once: int = CLASSES_AT_ONCE  # ours
+    group_by_length: bool = False  # reference code: in random order
     epochs: float = 1.0  # reference code, both
     max_tokens: int | None = None
     save_steps: int = 1000  # ours

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import BatchSamplers
 from torch import Tensor, nn
 
 from fletching.errors import bad_checkpoint, bad_choice, missing_extra
@@ -18,7 +19,7 @@ from fletching.methods.defsent_plus.heads import HEADS, MaskedWordHead, find_net
 from fletching.methods.defsent_plus.losses import CLASSES_AT_ONCE, SingleWordLoss
 from fletching.methods.defsent_plus.model import DefSentPlusEmbedder
 from fletching.models.inputs import check_count, check_positive
-from fletching.training import TrainingFolder, run_trainer
+from fletching.training import LengthGroupedBatchSampler, TrainingFolder, run_trainer
 
 __all__ = [
     "DefinitionTrainer",
@@ -43,6 +44,8 @@ class TrainingOptions:
             uniform over them, instead of one example for each.
         classes_at_once: Entries whose logits are in memory at once.
         batch_size: Definitions of a step.
+        group_by_length: Whether a step reads definitions of like length, which pads them less: see
+            `LengthGroupedBatchSampler`.
         epochs: Passes over the definitions, of each stage.
         max_tokens: Of a definition; ``None`` for what the model reads. Batches are padded to their longest.
         save_steps: Optimiser steps between checkpoints.
@@ -59,6 +62,7 @@ class TrainingOptions:
     multi_positive: bool = False  # reference code
     classes_at_once: int = CLASSES_AT_ONCE  # ours
     batch_size: int = 32  # reference code, README
+    group_by_length: bool = False  # reference code: in random order
     epochs: float = 1.0  # reference code
     max_tokens: int | None = None  # reference code: long enough for all definitions
     save_steps: int = 1000  # ours
@@ -148,6 +152,9 @@ def fit(
             output_dir=str(folder.checkpoints),
             num_train_epochs=options.epochs,
             per_device_train_batch_size=options.batch_size,
+            batch_sampler=LengthGroupedBatchSampler
+            if options.group_by_length
+            else BatchSamplers.BATCH_SAMPLER,
             learning_rate=learning_rate,
             weight_decay=0.0,
             bf16=options.bf16 and on_gpu,

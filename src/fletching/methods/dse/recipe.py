@@ -63,6 +63,8 @@ class DSERecipe(DSEConfig):
         reduction: ``"sum"`` or ``"mean"`` over classes in the distillation.
         batch_size: Pairs of a step of each device.
         gradient_accumulation_steps: Steps for one update.
+        group_by_length: Whether a step reads pairs of like length, which pads them less: see
+            `LengthGroupedBatchSampler`.
         learning_rate: Of the student.
         warmup_ratio: Share of the updates over which the learning rate rises; then it falls to 0.
         epochs: Of the student.
@@ -99,6 +101,7 @@ class DSERecipe(DSEConfig):
     reduction: str = "sum"  # reference code
     batch_size: int = 16  # reference code
     gradient_accumulation_steps: int = 2  # reference code: 32 pairs for an update
+    group_by_length: bool = False  # reference code: in random order
     learning_rate: float = 2e-5  # reference code
     warmup_ratio: float = 0.1  # reference code
     epochs: float = 5  # reference code; 8 in its example on MRPC

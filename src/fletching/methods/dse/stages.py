@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder.losses import CrossEntropyLoss, MSELoss
 
 from fletching.errors import bad_argument
@@ -15,7 +16,7 @@ from fletching.methods.dse.evaluation import DSEEvaluator
 from fletching.methods.dse.losses import DSELoss
 from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
-from fletching.training import TrainingFolder, run_trainer
+from fletching.training import LengthGroupedBatchSampler, TrainingFolder, run_trainer
 
 if TYPE_CHECKING:
     from fletching.methods.dse.recipe import DSERecipe
@@ -152,6 +153,7 @@ def _train(
         num_train_epochs=epochs,
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        batch_sampler=LengthGroupedBatchSampler if recipe.group_by_length else BatchSamplers.BATCH_SAMPLER,
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_ratio,
