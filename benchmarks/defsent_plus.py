@@ -176,6 +176,7 @@ def train(
     settings = TrainingOptions(
         head=options.head,
         batch_size=BATCH,
+        group_by_length=True,
         max_tokens=MAX_TOKENS,
         epochs=options.epochs,
         save_steps=1_000_000,

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 import fletching
 from fletching.cli import build_app
 from fletching.errors import ArgumentError, CheckpointError, DataError
+from fletching.methods.dse import stages
 from fletching.methods.dse.data import PairRow, read_pairs
 from fletching.methods.dse.evaluation import DSEEvaluator
 from fletching.methods.dse.model import DSEReranker
 from fletching.methods.dse.recipe import DSERecipe
 from fletching.methods.dse.synthetic import ALPHABET, build_synthetic_pairs
 from fletching.methods.dse.teachers import open_teacher
-from fletching.training import LengthGroupedBatchSampler, TeacherScores, save_character_bert
+from fletching.training import LengthGroupedBatchSampler, TeacherScores, TrainingFolder, save_character_bert
 from fletching.training.recipe import RESULTS_FILE
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -240,6 +241,30 @@ def test_a_regression_keeps_the_scale_of_its_labels(recipe: DSERecipe, tmp_path:
         assert isinstance(each.activation_fn, torch.nn.Identity)
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_new_weights_may_have_a_learning_rate_of_their_own(
+    role: str, recipe: DSERecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New are both layers of the student's head, and the classifier of the teacher: weights and biases."""
+    trainers: list[Any] = []
+    monkeypatch.setattr(stages, "run_trainer", lambda trainer, folder: trainers.append(trainer))
+    recipe = replace(recipe, head_learning_rate=5e-3, alpha=0.0)
+    rows, folder = build_synthetic_pairs(4, seed=1), TrainingFolder(tmp_path)
+    if role == "teacher":
+        model = stages.build_teacher(recipe, recipe.base)
+        stages.train_teacher(recipe, model, rows, folder, None)
+        new = [name for name, _ in model.named_parameters() if "classifier" in name]
+    else:
+        model = DSEReranker.from_encoder(recipe.base, recipe.student)
+        stages.train_student(recipe, model, rows, folder, None)
+        new = [name for name, _ in model[-1].named_parameters()]
+    groups = trainers[0].create_optimizer().param_groups
+    found = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    named = {name: found[id(weight)] for name, weight in model.named_parameters()}
+    assert sorted(named.values()) == [1e-3] * (len(named) - len(new)) + [5e-3] * len(new)
+    assert len(new) == (2 if role == "teacher" else 4)
+
+
 def test_batches_of_like_length_are_the_same_after_a_resumption(
     recipe: DSERecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at_checkpoint: Any
 ) -> None:
@@ -338,6 +363,7 @@ def test_labels_that_nobody_gave_cannot_teach_a_teacher(recipe: DSERecipe, tmp_p
         ({"alpha": 2.0}, "`alpha` must be from 0 to 1"),
         ({"threshold": 1.0}, "`threshold` must be between 0 and 1"),
         ({"reduction": "max"}, "`reduction` must be one of"),
+        ({"head_learning_rate": 0.0}, "head_learning_rate"),
         ({"epochs": 0}, "`epochs` must be positive"),
         ({"weight_decay": -1.0}, "`weight_decay` must be zero or positive"),
         ({"batch_size": 0}, "`batch_size` must be a positive integer"),

@@ -66,6 +66,9 @@ class DSERecipe(DSEConfig):
         group_by_length: Whether a step reads pairs of like length, which pads them less: see
             `LengthGroupedBatchSampler`.
         learning_rate: Of the student.
+        head_learning_rate: Of what is drawn anew in student and teacher; ``None``: as of the rest. A higher
+            one helps where updates are few: until the head knows the scale of the labels, its errors spoil
+            the encoder.
         warmup_ratio: Share of the updates over which the learning rate rises; then it falls to 0.
         epochs: Of the student.
         optimizer: A name that transformers knows.
@@ -103,6 +106,7 @@ class DSERecipe(DSEConfig):
     gradient_accumulation_steps: int = 2  # reference code: 32 pairs for an update
     group_by_length: bool = False  # reference code: in random order
     learning_rate: float = 2e-5  # reference code
+    head_learning_rate: float | None = None  # reference code: one for all
     warmup_ratio: float = 0.1  # reference code
     epochs: float = 5  # reference code; 8 in its example on MRPC
     optimizer: str = "adamw_torch"  # ours; reference code: Adam without bias correction
@@ -142,6 +146,8 @@ class DSERecipe(DSEConfig):
         ):
             if not getattr(self, name) > 0:
                 raise bad_argument(owner, name, "positive", getattr(self, name))
+        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
+            raise bad_argument(owner, "head_learning_rate", "positive, or None", self.head_learning_rate)
         if not self.weight_decay >= 0:
             raise bad_argument(owner, "weight_decay", "zero or positive", self.weight_decay)
         for name in ("batch_size", "gradient_accumulation_steps", "teacher_max_seq_length"):

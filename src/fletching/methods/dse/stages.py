@@ -77,6 +77,7 @@ def train_teacher(
         domain = "pairs with labels where the teacher is fine-tuned first"
         raise bad_argument("DSERecipe", "train_data", domain, "none", "Or name a trained one with `teacher`")
     is_regression = recipe.chosen_task == "regression"
+    network: Any = model[0].model
     labels = [row.label if is_regression else int(row.label) for row in known]
     data = {"sentence1": [row.first for row in known], "sentence2": [row.second for row in known]}
     _train(
@@ -88,6 +89,7 @@ def train_teacher(
         evaluator,
         learning_rate=recipe.teacher_learning_rate,
         epochs=recipe.teacher_epochs,
+        new_weights=rf"^model\.0\.model\.(?!{network.base_model_prefix}\.)",
     )
 
 
@@ -123,6 +125,7 @@ def train_student(
         evaluator,
         learning_rate=recipe.learning_rate,
         epochs=recipe.epochs,
+        new_weights=r"^model\.[1-9]",  # of every module but the encoder
     )
 
 
@@ -136,6 +139,7 @@ def _train(
     *,
     learning_rate: float,
     epochs: float,
+    new_weights: str,
 ) -> None:
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 
@@ -155,6 +159,7 @@ def _train(
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
         batch_sampler=LengthGroupedBatchSampler if recipe.group_by_length else BatchSamplers.BATCH_SAMPLER,
         learning_rate=learning_rate,
+        learning_rate_mapping={new_weights: recipe.head_learning_rate} if recipe.head_learning_rate else {},
         lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_ratio,
         optim=recipe.optimizer,
