@@ -168,8 +168,18 @@ def test_other_definitions_do_not_resume(
     """Not even where the entries are the same, and the text of one definition is another."""
     others = DefinitionSet.from_pairs([("bow", "a string on a stick"), *PAIRS[1:]])
     assert others.members == definitions.members
-    with pytest.raises(ArgumentError, match="`definitions` must be those that the stopped run was begun"):
+    with pytest.raises(ArgumentError, match="`definitions` must be what the stopped run was begun"):
         build(base, others).train(trained[0], resume=True)
+
+
+def test_another_base_does_not_resume(
+    definitions: DefinitionSet,
+    trained: tuple[Path, ProgressiveSeparateTrainer, DefSentPlusEmbedder],
+    tmp_path: Path,
+) -> None:
+    other = save_tiny_bert(tmp_path, seed=7, head="masked-lm")
+    with pytest.raises(ArgumentError, match="`base` must be what the stopped run was begun with"):
+        build(other, definitions).train(trained[0], resume=True)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +192,7 @@ def test_other_settings_do_not_resume(
     name: str,
     changes: dict[str, Any],
 ) -> None:
-    with pytest.raises(ArgumentError, match=f"`{name}` must be those that the stopped run was begun with"):
+    with pytest.raises(ArgumentError, match=f"`{name}` must be what the stopped run was begun with"):
         build(base, definitions, **changes).train(trained[0], resume=True)
 
 

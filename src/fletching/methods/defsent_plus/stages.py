@@ -30,6 +30,7 @@ from fletching.methods.defsent_plus.functional import measure_isotropy
 from fletching.methods.defsent_plus.losses import DefinitionProjectionLoss
 from fletching.methods.defsent_plus.model import DefSentPlusEmbedder
 from fletching.methods.defsent_plus.training import TrainingOptions, fit
+from fletching.models.sharing import fingerprint
 from fletching.training import TrainingFolder
 
 __all__ = ["Evaluate", "ProgressiveSeparateTrainer", "Stage", "check_processes"]
@@ -136,7 +137,7 @@ class ProgressiveSeparateTrainer:
             The model of the last stage.
 
         Raises:
-            ArgumentError: If the run to go on with had other definitions, stages or options.
+            ArgumentError: If the run to go on with had another base, other definitions, stages or options.
             CheckpointError: If the base cannot be opened.
             FletchingError: If it is run in several processes.
             MissingExtraError: If the ``train`` extra is not installed.
@@ -167,7 +168,11 @@ class ProgressiveSeparateTrainer:
         """Write what is trained on what, or refuse to go on with something else."""
         known = json.dumps([self.definitions.members, self.definitions.definitions]).encode()
         options = {name: value for name, value in asdict(self.options).items() if name not in _FREE_OPTIONS}
+        with torch.random.fork_rng():
+            torch.manual_seed(self.options.seed)  # a checkpoint may lack weights, which are drawn then
+            base = fingerprint(self.open_base(self.stages[0].pooling))
         plan = {
+            "base": base,
             "definitions": sha256(known).hexdigest(),
             "stages": [asdict(stage) for stage in self.stages],
             "options": options,
@@ -175,10 +180,10 @@ class ProgressiveSeparateTrainer:
         if path.is_file():
             begun = json.loads(path.read_text(encoding="utf-8"))
             for name, value in plan.items():
-                if begun[name] != value:
+                if begun.get(name) != value:
                     remedy = "Begin anew, without resume, or bring back what it was begun with"
-                    domain = "those that the stopped run was begun with"
-                    raise bad_argument(_OWNER, name, domain, Words("others"), remedy)
+                    domain = "what the stopped run was begun with"
+                    raise bad_argument(_OWNER, name, domain, Words("something else"), remedy)
         _write(path, plan)
 
     def _train_stage(
