@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from sentence_transformers.util import truncate_embeddings
 from sentence_transformers.util.decorators import deprecated_kwargs
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import PreTrainedTokenizerBase
 
 from fletching.errors import ArgumentError, FletchingError, bad_checkpoint
 from fletching.models.inputs import check_count, check_text, check_texts
@@ -122,6 +123,37 @@ class Embedder(MicroBatched, SentenceTransformer):
         return super().encode_document(
             inputs, prompt_name, prompt, self._row_limit(batch_size), *args, **kwargs
         )
+
+    def count_lost_tokens(
+        self, inputs: Sequence[str], prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[int]:
+        """Say how much of each text is not read because it is too long.
+
+        Args:
+            inputs: B texts.
+            prompt_name: As for :meth:`encode`.
+            prompt: As for :meth:`encode`.
+
+        Returns:
+            Tokens lost, B numbers; 0 for all if the model has no limit.
+
+        Raises:
+            ArgumentError: If an input is not text.
+        """
+        texts = check_texts(f"{type(self).__name__}.count_lost_tokens", "inputs", inputs)
+        if not texts:
+            return []
+        front = self._resolve_prompt(prompt, prompt_name) or ""
+        with self._tokenizer_lock:
+            return self._count_lost(texts, front)
+
+    def _count_lost(self, texts: list[str], prompt: str) -> list[int]:
+        """Count the tokens that are cut off of each text, under the tokenizer's lock."""
+        window, tokenizer = self.max_seq_length, self.tokenizer
+        if not isinstance(window, int) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return [0] * len(texts)
+        ids = tokenizer([prompt + text for text in texts], truncation=False, padding=False, verbose=False)
+        return [max(len(row) - window, 0) for row in ids["input_ids"]]
 
     @classmethod
     def _row_limit(cls, batch_size: int | None) -> int:

@@ -201,34 +201,11 @@ class DefSentPlusEmbedder(Embedder):
 
     # --- what is read ---
 
-    def count_lost_tokens(
-        self, inputs: Sequence[str], prompt_name: str | None = None, prompt: str | None = None
-    ) -> list[int]:
-        """Say how much of each text is not read because it is too long.
-
-        Args:
-            inputs: Texts.
-            prompt_name: As for ``encode``.
-            prompt: As for ``encode``.
-
-        Returns:
-            Tokens lost, one number per text.
-
-        Raises:
-            ArgumentError: If an input is not text.
-        """
-        texts = check_texts(f"{_OWNER}.count_lost_tokens", "inputs", inputs)
-        if not texts:
-            return []
-        front = self._resolve_prompt(prompt, prompt_name) or ""
-        texts = [f"{front}{text}" for text in texts]
+    def _count_lost(self, texts: list[str], prompt: str) -> list[int]:
         network: Any = self[0]
-        with self._tokenizer_lock:
-            if isinstance(network, PromptTransformer):
-                return network.tokenize_sentences(texts)[1]
-            ids = self.tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
-        window = self.max_seq_length
-        return [0 if window is None else max(len(row) - window, 0) for row in ids]
+        if isinstance(network, PromptTransformer):
+            return network.tokenize_sentences([prompt + text for text in texts])[1]
+        return super()._count_lost(texts, prompt)
 
     # --- files ---
 

@@ -13,7 +13,6 @@ from fletching.errors import bad_argument, bad_checkpoint
 from fletching.methods.token_prepending.modules import TokenPrependingTransformer
 from fletching.models.embedder import Embedder
 from fletching.models.hub import spread_hub_options
-from fletching.models.inputs import check_texts
 
 
 class TokenPrependingEmbedder(Embedder):
@@ -96,26 +95,8 @@ class TokenPrependingEmbedder(Embedder):
         """The settings in use, a ``TokenPrependingConfig``."""
         return self.network.settings
 
-    def count_lost_tokens(
-        self, inputs: Sequence[str], prompt_name: str | None = None, prompt: str | None = None
-    ) -> list[int]:
-        """Say how much of each text is not read because it is too long; encoding logs the sum.
-
-        Args:
-            inputs: Texts.
-            prompt_name: As for ``encode``.
-            prompt: As for ``encode``.
-
-        Returns:
-            Tokens lost, one number per text.
-
-        Raises:
-            ArgumentError: If an input is not text.
-        """
-        texts = check_texts(f"{type(self).__name__}.count_lost_tokens", "inputs", inputs)
-        front = self._resolve_prompt(prompt, prompt_name) or ""
-        with self._tokenizer_lock:
-            return self.network.tokenize_sentences([front + text for text in texts])[1]
+    def _count_lost(self, texts: list[str], prompt: str) -> list[int]:
+        return self.network.tokenize_sentences([prompt + text for text in texts])[1]
 
     def _inference(self, inputs: list[Any], *, output_value: str | None, **kwargs: Any) -> Any:
         if output_value == "token_embeddings" and len(self.settings.prompt) > 1:

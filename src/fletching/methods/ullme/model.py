@@ -15,7 +15,6 @@ from fletching.methods.ullme.config import EncoderConfig, LoRAConfig
 from fletching.methods.ullme.heads import ProjectionHead, TextPooling
 from fletching.methods.ullme.modules import LLMTransformer
 from fletching.models.embedder import Embedder
-from fletching.models.inputs import check_texts
 
 _NETWORK = ("causal", "template", "generation_template", "max_seq_length")
 _HEADS = ("pooling", "exclude_prompt", "projection")
@@ -104,26 +103,9 @@ class LLMEmbedder(Embedder):
             projection=any(isinstance(part, ProjectionHead) for part in self),
         )
 
-    def count_lost_tokens(
-        self, inputs: Sequence[str], prompt_name: str | None = None, prompt: str | None = None
-    ) -> list[int]:
-        """Say how much of each text is not read because it is too long; encoding logs the sum.
-
-        Args:
-            inputs: Texts.
-            prompt_name: As for ``encode``.
-            prompt: As for ``encode``.
-
-        Returns:
-            Tokens lost, one number per text.
-
-        Raises:
-            ArgumentError: If an input is not text.
-        """
-        texts = check_texts(f"{type(self).__name__}.count_lost_tokens", "inputs", inputs)
-        instruction = self._resolve_prompt(prompt, prompt_name)
+    def _count_lost(self, texts: list[str], prompt: str) -> list[int]:
         network = self.network
-        return [row.lost for row in network.build_rows(texts, instruction, max_tokens=network.max_seq_length)]
+        return [row.lost for row in network.build_rows(texts, prompt, max_tokens=network.max_seq_length)]
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Embed rows; or score those of ``build_generation_rows``, which have ``labels``.

@@ -71,6 +71,17 @@ class EmbedderContract(ModelContract):
         expected = torch.nn.functional.normalize(whole[:, :half], dim=1)
         assert_close(truncated, expected.tolist(), self.tolerance)
 
+    def test_what_is_lost_of_a_long_text_is_told(self, model: Any) -> None:
+        """What comes behind a text that is cut already changes nothing; what is not cut does."""
+        long = "wood " * ((model.max_seq_length or 500) + 1)
+        longer = long + "bow bow bow"
+        none, some, more = model.count_lost_tokens(["wood", long, longer])
+        assert none == 0
+        assert (some > 0) == (model.max_seq_length is not None)
+        assert (more > some) == (some > 0)
+        first, second = self.compute(model, [long, longer])
+        assert (first == second) == (some > 0)
+
     @pytest.mark.slow
     def test_a_pool_of_processes_computes_what_one_process_computes(self, model: Any) -> None:
         pooled = model.encode([*TEXTS], device=["cpu", "cpu"], chunk_size=2)
