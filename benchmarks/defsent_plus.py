@@ -86,7 +86,7 @@ ARMS = {
     "ica": Arm("DefSent+, two stages, ICA in the second", 2, ica=True),
 }
 BASE = "base"
-BASELINES = {BASE: "the start", "defsent": "DefSent"}
+BASELINES = {"defsent": "DefSent", "single_words": "single words"}
 
 
 def read_dictionary(data: Path) -> DefinitionSet:
@@ -299,9 +299,8 @@ def report(options: argparse.Namespace) -> None:
 
 
 def _tabulate(found: dict[str, list[dict[str, Any]]]) -> Any:
-    """Yield a row for each arm and set, with its differences."""
+    """Yield a row for each arm and set, with its differences to the start and to training on single words."""
     start = found[BASE][0]["metrics"]
-    defsent = {record["seed"]: record["metrics"] for record in found["defsent"]}
     for name in (BASE, *ARMS):
         records = found[name]
         for set_name in SETS if records else ():
@@ -312,19 +311,17 @@ def _tabulate(found: dict[str, list[dict[str, Any]]]) -> Any:
                 "set": set_name,
                 "Spearman": f"{statistics.mean(values):.4f}",
                 "seeds": len(values),
-                f"difference to {BASELINES[BASE]}": "",
-                f"difference to {BASELINES['defsent']}": "",
+                "difference to the start": "" if name == BASE else _word([v - start[key] for v in values]),
             }
-            if name != BASE:
-                differences = [value - start[key] for value in values]
-                row[f"difference to {BASELINES[BASE]}"] = _word(differences)
-            if name not in (BASE, "defsent"):
+            for baseline, title in BASELINES.items():
+                known = {record["seed"]: record["metrics"][key] for record in found[baseline]}
                 pairs = [
-                    record["metrics"][key] - defsent[record["seed"]][key]
+                    record["metrics"][key] - known[record["seed"]]
                     for record in records
-                    if record["seed"] in defsent
+                    if record["seed"] in known and name not in (BASE, baseline)
                 ]
-                row[f"difference to {BASELINES['defsent']}"] = _word(pairs)
+                if known:
+                    row[f"difference to {title}"] = _word(pairs)
             yield row
 
 
