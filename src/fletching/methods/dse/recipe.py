@@ -66,9 +66,9 @@ class DSERecipe(DSEConfig):
         group_by_length: Whether a step reads pairs of like length, which pads them less: see
             `LengthGroupedBatchSampler`.
         learning_rate: Of the student.
-        head_learning_rate: Of what is drawn anew in student and teacher; ``None``: as of the rest. A higher
-            one helps where updates are few: until the head knows the scale of the labels, its errors spoil
-            the encoder.
+        head_learning_rate: Of the heads of student and teacher; ``None``: as of the rest. A higher one helps
+            where updates are few: until a new head knows the scale of the labels, its errors spoil the
+            encoder.
         warmup_ratio: Share of the updates over which the learning rate rises; then it falls to 0.
         epochs: Of the student.
         optimizer: A name that transformers knows.
