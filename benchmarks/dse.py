@@ -28,6 +28,7 @@ import logging
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -210,7 +211,6 @@ def report(options: argparse.Namespace) -> None:
         quality = record["metrics"][f"test_{PRIMARY[TASKS[record['task']].task]}"]
         for start in [record["start"]] if "start" in record else STARTS:  # one teacher for both
             found[record["arm"], start, record["task"], record.get("seed", 0)] = quality
-    drawn: list[tuple[str, list[float]]] = []
     for start, title in STARTS.items():
         arms = [arm for arm in TITLES if any(key[:2] == (arm, start) for key in found)]
         if arms == [TEACHER]:
@@ -219,11 +219,9 @@ def report(options: argparse.Namespace) -> None:
         for arm in arms:
             losses, n_tasks = _degrade(found, arm, start)
             rows.append(_tabulate(found, arm, start, losses, n_tasks))
-            if losses:
-                drawn.append((f"{TITLES[arm]}; from {start}", losses))
         print(f"\n### Students from {title}\n\n{format_table(rows)}")
-    if options.plot and drawn:
-        _draw(drawn, options.plot)
+    if options.plot:
+        _draw(found, options.plot)
 
 
 def _tabulate(found: Qualities, arm: str, start: str, losses: list[float], n_tasks: int) -> dict[str, str]:
@@ -237,14 +235,16 @@ def _tabulate(found: Qualities, arm: str, start: str, losses: list[float], n_tas
     return row
 
 
-def _degrade(found: Qualities, arm: str, start: str) -> tuple[list[float], int]:
-    """Say what an arm has lost, seed by seed in percent, on the tasks measured for teacher and student."""
+def _degrade(
+    found: Qualities, arm: str, start: str, names: Iterable[str] = tuple(TASKS)
+) -> tuple[list[float], int]:
+    """Say what an arm has lost, seed by seed in percent, on those of the tasks measured for both sides."""
     if arm == TEACHER:
         return [], 0
     seeds = sorted({seed for a, s, _, seed in found if (a, s) == (arm, start)})
     shared = [
         name
-        for name in TASKS
+        for name in names
         if (TEACHER, start, name, 0) in found and all((arm, start, name, seed) in found for seed in seeds)
     ]
     if not shared:
@@ -265,18 +265,30 @@ def _show(values: list[float], form: str) -> str:
     return f"{mean} ({form.format(low)} to {form.format(high)})"
 
 
-def _draw(rows: list[tuple[str, list[float]]], path: Path) -> None:
-    """Draw the degradations with their intervals."""
+def _draw(found: Qualities, path: Path) -> None:
+    """Draw what students lose on each task and on all, with intervals."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 0.45 * len(rows) + 1.2), layout="constrained")
-    for place, (_, values) in enumerate(rows):
-        mean = statistics.mean(values)
-        low, high = student_interval(values) if len(values) > 1 else (mean, mean)
-        axes.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color="C0")
+    rows = {task.title: [name] for name, task in TASKS.items()} | {"mean of all": list(TASKS)}
+    kinds = [
+        (arm, start) for start in STARTS for arm in ARMS if any(key[:2] == (arm, start) for key in found)
+    ]
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for number, (arm, start) in enumerate(kinds):
+        for place, names in enumerate(rows.values()):
+            losses, _ = _degrade(found, arm, start, names)
+            if len(losses) < 2:
+                continue
+            low, high = student_interval(losses)
+            mean, height = statistics.mean(losses), -place - 0.6 * number / len(kinds) + 0.15
+            title = f"{TITLES[arm]}; from {STARTS[start]}" if place == 0 else None
+            axes.errorbar(
+                mean, height, xerr=[[mean - low], [high - mean]], fmt="o", color=f"C{number}", label=title
+            )
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks([-place for place in range(len(rows))], [title for title, _ in rows])
-    axes.set_xlabel("quality lost against the teacher, %, mean over tasks, 95 % interval over seeds")
+    axes.set_yticks([-place for place in range(len(rows))], list(rows))
+    axes.set_xlabel("quality lost against the teacher, %, 95 % interval over seeds")
+    figure.legend(fontsize=8, loc="outside upper center")
     figure.savefig(path, dpi=120)
     print(f"Drawn to {path}.", file=sys.stderr)
 
