@@ -378,7 +378,11 @@ def test_folder_of_no_known_layout_names_those_there_are(tmp_path: Path) -> None
         ("lists/bm25.tsv.gz", b"q1\td1\t1\tnan\n", "bm25.tsv.gz:1: `score` must be a finite number"),
         ("lists/bm25.tsv.gz", b"q1\td1\t1\t-inf\n", "bm25.tsv.gz:1: `score` must be a finite number"),
         ("lists/bm25.tsv.gz", b"q1\td1\t1\t2\nq1\td8\t2\t1\n", "bm25.tsv.gz:2: `document` must be a passage"),
-        ("lists/bm25.tsv.gz", gzip.compress(b"q1\td1\t1\t1\n")[:-4], "bm25.tsv.gz: the file must be a whole"),
+        (
+            "lists/bm25.tsv.gz",
+            gzip.compress(b"q1\td1\t1\t1\n", mtime=0)[:-4],
+            "bm25.tsv.gz: the file must be a whole",
+        ),
         (
             "corpus.jsonl",
             '{"_id": "d1", "text": "é"}'.encode("latin-1"),

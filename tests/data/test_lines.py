@@ -24,9 +24,9 @@ def save(path: Path, content: bytes) -> Path:
         b"one\ntwo",
         b"one\r\ntwo\r\n",
         b"\xef\xbb\xbfone\ntwo\n",
-        gzip.compress(b"one\ntwo\n"),
-        gzip.compress(b"\xef\xbb\xbfone\r\ntwo"),
-        gzip.compress(b"one\n") + gzip.compress(b"two\n"),  # what `cat a.gz b.gz` makes
+        gzip.compress(b"one\ntwo\n", mtime=0),
+        gzip.compress(b"\xef\xbb\xbfone\r\ntwo", mtime=0),
+        gzip.compress(b"one\n", mtime=0) + gzip.compress(b"two\n", mtime=0),  # what `cat a.gz b.gz` makes
     ],
 )
 def test_lines_are_read_alike_however_they_are_stored(tmp_path: Path, content: bytes) -> None:
@@ -76,7 +76,7 @@ def test_gzip_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
         list(read_lines(save(tmp_path / "run.tsv.gz", bytes(packed))))
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf", gzip.compress(b"", mtime=0)])
 def test_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
     message = "empty: the file must be a file with at least one record; got none."
     with pytest.raises(DataError, match=re.escape(message)):
