@@ -5,7 +5,9 @@ is `fletching.Embedder.encode` with its defaults, in fp32 and with `dtype="auto"
 A turn encodes all 3,395 abstracts, from text to vectors, tokenization included. The texts are real ones with
 all their properties: a few are equal, and ours computes those once.
 
-"padding" is the share of padding among the tokens that went through the network, counted on the way.
+"padding" is the share of padding among the tokens that went through the network, counted on the way. The last
+row is a bound, not a contender: a bare loop of fp32 matrix products with as many floating-point operations as
+ours needs (attention included). No batching in fp32 gets beyond it on this machine.
 
     python benchmarks/encode.py --json encode.json
 """
@@ -18,7 +20,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from measuring import NO_AMX, Report, build_parser, compare_seconds, read_nfcorpus, run_script, time_turns
+from measuring import (
+    NO_AMX,
+    PRODUCTS,
+    Report,
+    build_parser,
+    build_products,
+    compare_seconds,
+    count_operations,
+    read_nfcorpus,
+    run_script,
+    time_turns,
+)
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
@@ -69,11 +82,15 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         report.skipped.append(f"{BF16}: {NO_AMX}")
     for model in models.values():
         model.encode(texts[:32], show_progress_bar=False)
+    sample = texts[::10]
+    operations = count_operations(lambda: models[FP32].encode(sample, show_progress_bar=False))
     counters = {name: PaddingCounter(model) for name, model in models.items()}
     contenders: dict[str, Callable[[], Any]] = {
         name: lambda model=model: model.encode(texts, show_progress_bar=False)
         for name, model in models.items()
     }
+    operations = operations * len(texts) // len(sample)
+    contenders[PRODUCTS] = build_products(operations, width=models[FP32].get_embedding_dimension())
     report.seconds, vectors = time_turns(contenders, repetitions=repetitions)
     stock: NDArray[np.float32] = vectors[STOCK]
     for name in models:
@@ -90,6 +107,14 @@ def measure(options: argparse.Namespace, report: Report) -> None:
                 "bar": {FP32: "2x, 1e-5", BF16: "6x (AMX), cosine 0.999"}.get(name),
             }
         )
+    report.rows.append(
+        {
+            **dict.fromkeys(report.rows[0]),
+            "encode": PRODUCTS,
+            "documents/s": len(texts) / statistics.median(report.seconds[PRODUCTS]),
+            "times faster": compare_seconds(report.seconds, PRODUCTS, STOCK),
+        }
+    )
     tokens = counters[STOCK].real / len(texts) / repetitions
     report.notes.append(
         f"{len(texts)} abstracts, {len(set(texts))} of them distinct, {tokens:.0f} tokens on average after "

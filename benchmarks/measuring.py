@@ -25,6 +25,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 NO_AMX = "the CPU has no AMX, so that bf16 would be emulated; --force-bf16 runs it all the same"
 
+PRODUCTS = "bound: the fp32 matrix products alone"
+
 
 @dataclass
 class Report:
@@ -151,6 +153,39 @@ def time_turns(
             results[name] = contenders[name]()
             seconds[name].append(time.perf_counter() - start)
     return seconds, results
+
+
+def count_operations(work: Callable[[], Any]) -> int:
+    """Count the floating-point operations of all matrix products and attentions of one call."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def build_products(operations: int, *, width: int, tokens: int = 1024) -> Callable[[], None]:
+    """Build a contender that does nothing but fp32 matrix products, as the bound of what batching can reach.
+
+    Args:
+        operations: Floating-point operations to do, from :func:`count_operations`.
+        width: Hidden size; the products are those of a feed-forward layer of four times that width.
+        tokens: Rows of a product; about as many as a micro-batch has.
+
+    Returns:
+        A function that takes about as long as the products of the counted call at the machine's full speed.
+    """
+    import torch
+
+    states, weight = torch.rand(tokens, width), torch.rand(4 * width, width)
+    repetitions = max(1, round(operations / (2 * states.numel() * 4 * width)))
+
+    def multiply() -> None:
+        with torch.inference_mode():
+            for _ in range(repetitions):
+                torch.nn.functional.linear(states, weight)
+
+    return multiply
 
 
 def compare_seconds(seconds: dict[str, list[float]], name: str, peer: str) -> float:

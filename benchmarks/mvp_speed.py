@@ -12,6 +12,9 @@ realistic lengths, if not exactly T5's. And the scale of the two final layer nor
 about as large as the released checkpoint's (`SCORE_SIZE`); differences are to be read on that scale. Random
 weights keep passages closer together than trained ones do, so the first ten in bf16 say little here.
 
+The last row is a bound, not a contender: a bare loop of fp32 matrix products with as many floating-point
+operations as ours needs (attention included). No batching in fp32 gets beyond it on this machine.
+
     python benchmarks/mvp_speed.py --json mvp_speed.json
 """
 
@@ -23,7 +26,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from measuring import NO_AMX, Report, build_parser, compare_seconds, read_dl19, run_script, time_turns
+from measuring import (
+    NO_AMX,
+    PRODUCTS,
+    Report,
+    build_parser,
+    build_products,
+    compare_seconds,
+    count_operations,
+    read_dl19,
+    run_script,
+    time_turns,
+)
 from tokenizers import AddedToken, Tokenizer, processors
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Config, T5Model
@@ -74,7 +88,7 @@ def build_t5(dimensions: dict[str, Any]) -> T5Model:
 def build_reranker(t5: T5Model, tokenizer: PreTrainedTokenizerFast, dtype: str) -> MVPReranker:
     """Build our reranker on a copy of the weights."""
     module = T5MVPModule(copy.deepcopy(t5), tokenizer, n_views=N_VIEWS, max_seq_length=MAX_TOKENS)
-    return MVPReranker(modules=[module], dtype=dtype, device="cpu")
+    return MVPReranker(modules=[module.requires_grad_(False)], dtype=dtype, device="cpu")
 
 
 class ReferenceProcedure:
@@ -142,6 +156,12 @@ def score_in_order(reranker: MVPReranker, query: str, passages: list[str]) -> Te
     return scores
 
 
+def build_bound(reranker: MVPReranker, query: str, passages: list[str]) -> Callable[[], None]:
+    """Build the contender that only multiplies matrices, as much as the reranker does for this list."""
+    operations = count_operations(lambda: score_in_order(reranker, query, passages))
+    return build_products(operations, width=T5_BASE["d_model"])
+
+
 def count_agreement(reference: Tensor, scores: Tensor, *, k: int = 10) -> int:
     """Count our first k that belong to the reference's first k, or tie with its last within `TOLERANCE`."""
     k = min(k, len(scores))
@@ -171,7 +191,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
             contenders[name] = lambda reranker=reranker: score_in_order(reranker, query, passages)
         return contenders
 
-    names = [REFERENCE, *ours]
+    names = [REFERENCE, *ours, PRODUCTS]
     report.seconds = {name: [] for name in names}
     difference, agreement, size = dict.fromkeys(ours, 0.0), dict.fromkeys(ours, n_passages), 0.0
     tokens = padded = 0
@@ -179,6 +199,7 @@ def measure(options: argparse.Namespace, report: Report) -> None:
         contenders = build_contenders(query, passages)
         for work in build_contenders(query, passages[:4]).values():
             work()
+        contenders[PRODUCTS] = build_bound(ours[FP32], query, passages)
         seconds, scores = time_turns(contenders, repetitions=repetitions)
         for name in names:
             report.seconds[name] += seconds[name]
