@@ -61,5 +61,5 @@ def test_an_unknown_name_is_refused():
         resolve_dtype("Owner", "bfloat32", "cpu")
 
 
-def test_half_precision_fits_twice_the_tokens():
-    assert default_token_budget("cpu", torch.bfloat16) == 2 * default_token_budget("cpu", torch.float32)
+def test_half_precision_gets_larger_batches():
+    assert default_token_budget("cpu", torch.bfloat16) == 4 * default_token_budget("cpu", torch.float32)
