@@ -4,6 +4,7 @@ import gzip
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,20 @@ def test_file_stays_as_it_was_when_writing_fails(tmp_path: Path) -> None:
         write_lines(path, (str(1 / number) for number in (1, 0)))
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
     assert path.read_bytes() == b"old\n"
+
+
+def test_two_may_write_a_file_at_once(tmp_path: Path) -> None:
+    """Whoever ends last is read; neither finds lines of the other among its own."""
+    path = tmp_path / "run"
+
+    def write_another() -> Iterator[str]:
+        yield "first"
+        write_lines(path, ["another"])
+        yield "last"
+
+    write_lines(path, write_another())
+    assert path.read_bytes() == b"first\nlast\n"
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_reading_needs_no_numpy_and_no_torch(tmp_path: Path) -> None:

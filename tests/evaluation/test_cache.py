@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
 from fletching.errors import ArgumentError, FletchingError
 from fletching.evaluation import EvaluationSet, encoding, evaluate
+from fletching.evaluation.cache import open_store
 from fletching.models.embedder import Embedder
 
 DataBuilder = Callable[..., EvaluationSet]
@@ -244,6 +247,23 @@ def test_damaged_vectors_are_computed_again(
 
 
 # --- the folder ---
+
+
+def test_threads_may_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have written the same file before either puts it into its place."""
+    both_wrote = Barrier(2, timeout=30)
+    write = Path.write_bytes
+
+    def write_and_wait(path: Path, content: Any) -> int:
+        size = write(path, content)
+        both_wrote.wait()
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", write_and_wait)
+    with ThreadPoolExecutor(2) as threads:
+        opened = [threads.submit(open_store, tmp_path, {}, fingerprint="f", data="d") for _ in range(2)]
+        assert [future.result().answers for future in opened] == [{}, {}]
+    assert not [*tmp_path.rglob("*.part")]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(build_data: DataBuilder, tmp_path: Path) -> None:

@@ -293,6 +293,13 @@ def write_folder(folder: Path) -> Path:
     return folder
 
 
+def test_negative_grades_count_as_nothing() -> None:
+    task = build_local_task(replace(build_data(), qrels={**QRELS, "q0": {"d0": -2, "d1": 1}}))
+    task.load_data()
+    found: Any = task.dataset["default"]["test"]
+    assert found["relevant_docs"] == {**QRELS, "q0": {"d0": 0, "d1": 1}}
+
+
 def test_folder_becomes_a_retrieval_task(tmp_path: Path) -> None:
     task = build_local_task(write_folder(tmp_path / "handbook"), languages=["eng-Latn"])
     task.load_data()

@@ -165,8 +165,24 @@ def test_number_of_resamples_must_be_positive(call: Callable[..., Any]) -> None:
         call(VALUES, n_resamples=0)
 
 
-@pytest.mark.parametrize("level", [0, 1, 95])
-def test_level_must_be_a_share(level: float) -> None:
+@per_call
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_resamples": 100.0}, "`n_resamples` must be a whole number; got 100.0"),
+        ({"seed": "a"}, "`seed` must be a whole number; got 'a'"),
+        ({"seed": -1}, "`seed` must be at least 0; got -1"),
+    ],
+)
+def test_settings_of_another_kind_are_named(
+    call: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        call(VALUES, **settings)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, "0.5"])
+def test_level_must_be_a_share(level: Any) -> None:
     with pytest.raises(ArgumentError, match="bootstrap_interval: `level` must be between 0 and 1; got"):
         bootstrap_interval(VALUES, level=level)
 

@@ -100,6 +100,37 @@ def test_means_count_queries_without_a_relevant_document() -> None:
     assert evaluation.n_without_relevant == 1
 
 
+@pytest.mark.parametrize("measure", ["ndcg", "ndcg_at_1", "map", "mrr", "recall_at_2", "r_precision"])
+def test_a_negative_grade_counts_as_0(measure: str) -> None:
+    run = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
+    negative, zero = ({"q": {"a": grade, "b": 2, "c": 1}} for grade in (-2, 0))
+
+    assert evaluate_run(run, negative, [measure]).means() == evaluate_run(run, zero, [measure]).means()
+
+
+def test_no_negative_grade_reaches_trec_eval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query with nothing else made it read memory of its own choice: it returned, or never did."""
+    import pytrec_eval
+
+    seen: list[int] = []
+
+    class Recorder(pytrec_eval.RelevanceEvaluator):
+        def __init__(self, judged: Any, *args: Any, **kwargs: Any) -> None:
+            seen.extend(grade for grades in judged.values() for grade in grades.values())
+            super().__init__(judged, *args, **kwargs)
+
+    monkeypatch.setattr(pytrec_eval, "RelevanceEvaluator", Recorder)
+    evaluation = evaluate_run({"q": {"a": 2.0, "b": 1.0}}, {"q": {"a": -1, "b": -2}}, ["ndcg", "map"])
+
+    assert evaluation.means() == {"ndcg": 0.0, "map": 0.0}
+    assert min(seen) >= 0
+    assert evaluation.n_without_relevant == 1
+
+
+def test_a_level_above_all_grades_leaves_nothing_relevant() -> None:
+    assert evaluate("map", relevance_level=10**12) == 0
+
+
 def test_query_with_an_empty_judgement_is_not_judged() -> None:
     assert evaluate_run({"q1": {"d": 1.0}}, {"q1": {"d": 1}, "q2": {}}, ["map"]).query_ids == ("q1",)
 
@@ -158,14 +189,14 @@ def test_inputs_are_left_as_they_are() -> None:
     assert (list(run["q"].items()), qrels) == ([("b", 1.0), ("a", 1.0)], {"q": {"a": 1}})
 
 
-@pytest.mark.parametrize("score", [float("nan"), float("inf"), None, "high"])
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 10**400, None, "high"])
 def test_score_that_is_not_finite_is_named(score: Any) -> None:
     message = "evaluate_run: `run` must be finite for document 'a' of query 'q'; got"
     with pytest.raises(ArgumentError, match=message):
         evaluate_run({"q": {"a": score}}, GRADES)
 
 
-@pytest.mark.parametrize("grade", [0.5, float("nan"), 1001, "1.5", None])
+@pytest.mark.parametrize("grade", [0.5, float("nan"), 1001, "1.5", "5000", 10**400, None])
 def test_grade_that_is_no_whole_number_is_named(grade: Any) -> None:
     with pytest.raises(ArgumentError, match="evaluate_run: `qrels` must be whole grades up to 1000; got"):
         evaluate_run(RANKED, {"q": {"a": grade}})
@@ -177,11 +208,27 @@ def test_grade_that_is_no_whole_number_is_named(grade: Any) -> None:
         ({"q": {1: 1.0}}, GRADES, "`run` must be a mapping with strings as document ids; got 1"),
         (RANKED, {"q": {1: 1}}, "`qrels` must be a mapping with strings as document ids; got 1"),
         (RANKED, {1: {"a": 1}}, "`qrels` must be a mapping with strings as query ids; got 1"),
+        (RANKED, {"q": {"a": 1}, 1: {"a": 1}}, "`qrels` must be a mapping with strings as query ids; got 1"),
     ],
 )
 def test_ids_must_be_strings(run: Any, qrels: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=f"evaluate_run: {message}"):
         evaluate_run(run, qrels)
+
+
+@pytest.mark.parametrize("key", ["a\0b", "a\ud800"])
+@pytest.mark.parametrize(
+    ("build", "what"),
+    [
+        (lambda key: ({"q": {key: 1.0}}, {"q": {"a": 1}}), "`run` must be a mapping with document ids"),
+        (lambda key: ({"q": {"a": 1.0}}, {"q": {key: 1}}), "`qrels` must be a mapping with document ids"),
+        (lambda key: ({key: {"a": 1.0}}, {key: {"a": 1}}), "`qrels` must be a mapping with query ids"),
+    ],
+)
+def test_ids_that_trec_eval_cannot_read_are_refused(build: Any, what: str, key: str) -> None:
+    """trec_eval reads an id up to its first zero byte; where two were one then, it never returned."""
+    with pytest.raises(ArgumentError, match=f"{what} of Unicode text without zero characters; got"):
+        evaluate_run(*build(key))
 
 
 @pytest.mark.parametrize("run", [{}, {"7": {"a": 1.0}}, {"q": {}}])

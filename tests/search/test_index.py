@@ -14,6 +14,7 @@ import pytest
 import fletching
 from fletching.errors import ArgumentError, FletchingError
 from fletching.search import Index
+from fletching.search.table import PassageTable
 from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
 
 Open = Callable[..., Index]
@@ -84,6 +85,23 @@ def test_query_without_words_is_answered_by_meaning(index: Index, query: str) ->
 
 def test_query_of_100_000_characters_is_answered(index: Index) -> None:
     assert len(index.search("feathers on an arrow " * 5000)) == 5
+
+
+def test_words_of_a_long_query_are_counted_without_spaces_too(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BM25 takes time for each word; 5,000 Chinese characters are one "word" between two spaces."""
+    asked: list[str] = []
+    find = PassageTable.find_worded
+
+    def record(table: PassageTable, words: str, limit: int) -> list[dict[str, Any]]:
+        asked.append(words)
+        return find(table, words, limit)
+
+    monkeypatch.setattr(PassageTable, "find_worded", record)
+    index.retrieve("箭" * 5000)
+
+    assert asked == ["箭" * 1000]
 
 
 @pytest.mark.parametrize("query", ["", "  ", None, 3])

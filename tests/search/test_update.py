@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pypdf import PdfWriter
 
 import fletching
 from fletching.errors import ArgumentError, FletchingError
@@ -558,6 +559,32 @@ def test_broken_files_are_skipped(open_index: Open, folder: Path) -> None:
 
     assert list(report.skipped) == ["broken.pdf"]
     assert report.passages == 5
+
+
+def test_pdf_without_text_is_named_each_time(open_index: Open, folder: Path) -> None:
+    writer = PdfWriter()
+    writer.add_blank_page(600, 800)
+    writer.write(folder / "scan.pdf")
+
+    for report in (open_index().update(), open_index().update()):
+        assert report.skipped == {"scan.pdf": "it holds no text, as scanned pages without a text layer"}
+        assert report.passages == 5
+
+
+def test_vector_that_is_not_finite_is_named_with_its_file(
+    open_index: Open, embedder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = type(embedder).encode_document
+
+    def break_one(model: Any, texts: list[str], **options: Any) -> Any:
+        vectors = encode(model, texts, **options)
+        vectors[[place for place, text in enumerate(texts) if "Feathers keep" in text], 0] = np.nan
+        return vectors
+
+    monkeypatch.setattr(type(embedder), "encode_document", break_one)
+    message = "Index: the vector of a passage of guide/arrow.md must be finite; got NaN or infinity"
+    with pytest.raises(FletchingError, match=message):
+        open_index().update()
 
 
 def test_file_that_goes_away_is_skipped(

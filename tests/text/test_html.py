@@ -168,3 +168,12 @@ def test_nesting_and_length_cost_linear_time(unit: str) -> None:
 
 def test_deep_nesting_loses_nothing() -> None:
     assert read_text("<div>" * 10_000 + "deep" + "</div>" * 10_000) == "deep"
+
+
+def test_spelled_out_control_characters_become_spaces() -> None:
+    """An escape sequence would move the cursor of a terminal on which a hit is shown."""
+    page = "<title>Q&#27;</title><h1>T&#27;[1m</h1><p>a&#27;[31mb</p><pre>c&#7;d&#13;e</pre>"
+    text, headings, title = read_html(page)
+
+    assert text == "a [31mb\n\nc d\ne"
+    assert (headings[0].title, title) == ("T [1m", "Q")

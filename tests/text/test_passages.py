@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from fletching.errors import ArgumentError
-from fletching.text.passages import Heading, Passage, split_markdown, split_text
+from fletching.text.passages import Heading, Passage, split_markdown, split_text, take_words
 
 BLOCKS = (
     "One sentence. And another one! A third?",
@@ -347,3 +347,19 @@ def test_text_is_cut_in_linear_time(unit: str) -> None:
 def test_limit_below_one_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"`max_words` must be at least 1; got 0\."):
         split_markdown("text", max_words=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "max_words", "taken"),
+    [
+        (" A  bow bends.", 2, " A  bow"),
+        ("A bow", 2, "A bow"),
+        ("A bow", 3, "A bow"),
+        ("箭有羽毛", 3, "箭有羽"),
+        ("x" * 100, 2, "x" * 64),
+        ("", 1, ""),
+    ],
+)
+def test_words_are_taken_from_the_beginning(text: str, max_words: int, taken: str) -> None:
+    """A run without spaces counts as a word for every 32 characters."""
+    assert take_words(text, max_words) == taken

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from fletching.errors import DataError, bad_record
 
@@ -198,7 +199,7 @@ def write_lines(path: StrPath, lines: Iterable[str]) -> None:
         lines: The lines without their ends.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{uuid4().hex}.part")  # several may write at once: the last one stays
     try:
         with ExitStack() as stack:
             raw = stack.enter_context(part.open("wb"))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from zlib import crc32
 
 import numpy as np
@@ -222,7 +223,7 @@ def _write_block(stem: Path, block: Arrays, spent: Spent) -> None:
     hashes = {}
     for name, values in block.items():
         path = stem.with_name(f"{stem.name}.{name}.npy")
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part = _name_part(path)
         with part.open("wb") as file:
             np.save(file, values, allow_pickle=False)
         part.replace(path)
@@ -260,9 +261,14 @@ def _unseal(line: bytes) -> Any:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = _name_part(path)
     part.write_bytes(content)
     part.replace(path)
+
+
+def _name_part(path: Path) -> Path:
+    """Name what a file is called until it is whole; threads, processes and machines may share a cache."""
+    return path.with_name(f"{path.name}.{uuid4().hex}.part")
 
 
 def _hash(key: Mapping[str, Any]) -> str:

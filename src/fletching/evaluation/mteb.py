@@ -414,7 +414,9 @@ def _load(data: EvaluationSet) -> Any:
     return {
         "corpus": Dataset.from_dict(corpus),
         "queries": Dataset.from_dict({"id": list(data.queries), "text": list(data.queries.values())}),
-        "relevant_docs": {query: dict(data.qrels[query]) for query in data.queries},
+        "relevant_docs": {  # trec_eval may never return from grades that are all negative
+            query: {key: max(grade, 0) for key, grade in data.qrels[query].items()} for query in data.queries
+        },
         "top_ranked": None
         if lists is None
         else {

@@ -106,15 +106,16 @@ def permutation_test(first: Values, second: Values, *, n_resamples: int = 10_000
         The p-value, in (0, 1].
 
     Raises:
-        ArgumentError: If the two differ in length, hold fewer than two values, one is not finite, or
-            ``n_resamples`` is not positive.
+        ArgumentError: If the two differ in length, hold fewer than two values, one is not finite, or a
+            setting is out of range.
 
     Example:
         >>> permutation_test([0.9, 0.8, 0.7], [0.1, 0.1, 0.1], n_resamples=999)  # 2 of 8 sign patterns
         0.2...
     """
     differences = _subtract("permutation_test", first, second)
-    _check_setting("permutation_test", "n_resamples", n_resamples)
+    _check_setting("permutation_test", "n_resamples", n_resamples, 1)
+    _check_setting("permutation_test", "seed", seed, 0)
     observed = abs(float(differences.sum()))
     rounding = 1e-12 * float(np.abs(differences).sum())  # sums that are equal on paper count as equal
     hits = sum(
@@ -127,8 +128,9 @@ def permutation_test(first: Values, second: Values, *, n_resamples: int = 10_000
 def _bootstrap(
     owner: str, values: NDArray[np.float64], n_resamples: int, level: float, seed: int
 ) -> Interval:
-    _check_setting(owner, "n_resamples", n_resamples)
-    if not 0 < level < 1:
+    _check_setting(owner, "n_resamples", n_resamples, 1)
+    _check_setting(owner, "seed", seed, 0)
+    if not (isinstance(level, int | float) and 0 < level < 1):
         raise bad_argument(owner, "level", "between 0 and 1", level)
     generator = np.random.default_rng(seed)
     n = len(values)
@@ -196,6 +198,8 @@ def to_array(values: Values) -> NDArray[np.float64] | None:
     return array if array.ndim == 1 else None
 
 
-def _check_setting(owner: str, parameter: str, value: int) -> None:
-    if value < 1:
-        raise bad_argument(owner, parameter, "at least 1", value)
+def _check_setting(owner: str, parameter: str, value: int, least: int) -> None:
+    if not isinstance(value, int | np.integer):
+        raise bad_argument(owner, parameter, "a whole number", value)
+    if value < least:
+        raise bad_argument(owner, parameter, f"at least {least}", value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite, nan
@@ -79,9 +79,9 @@ def evaluate_run(
     Measures: ``ndcg``, ``map`` and ``mrr``, of the whole ranking or of its first k documents
     (``ndcg_at_10``); ``recall_at_k``, ``precision_at_k``, ``success_at_k`` (1 where a relevant document is
     among the first k), and ``r_precision``. nDCG is graded: the gain of a document is its grade, divided by
-    ``log2(1 + rank)``, and the ideal ranking holds every judged document, returned or not. All other measures
-    are binary. ``map_at_k`` divides by all relevant documents, ``mrr_at_k`` is 0 where the first relevant one
-    comes after rank k.
+    ``log2(1 + rank)``, a negative grade gains nothing, and the ideal ranking holds every judged document,
+    returned or not. All other measures are binary. ``map_at_k`` divides by all relevant documents,
+    ``mrr_at_k`` is 0 where the first relevant one comes after rank k.
 
     Args:
         run: Query id -> document id -> score, higher is better.
@@ -96,8 +96,8 @@ def evaluate_run(
         One value for each measure and judged query, and how many queries were missing or left out.
 
     Raises:
-        ArgumentError: If a measure is unknown, a score is not finite, a grade is no whole number, or run and
-            judgements have no query in common.
+        ArgumentError: If a measure is unknown, a score is not finite, a grade is no whole number, an id is no
+            Unicode text or holds a zero character, or run and judgements have no query in common.
         MissingExtraError: If pytrec_eval-terrier is not installed.
 
     Example:
@@ -108,14 +108,13 @@ def evaluate_run(
     parsed = [parse_measure("evaluate_run", name) for name in measures]
     if not parsed or isinstance(measures, str):
         raise bad_argument("evaluate_run", "measures", "a list of at least one name", measures)
-    if relevance_level < 1:
-        raise bad_argument("evaluate_run", "relevance_level", "at least 1", relevance_level)
+    if not isinstance(relevance_level, int) or relevance_level < 1:
+        domain = "at least 1" if isinstance(relevance_level, int) else "a whole number"
+        raise bad_argument("evaluate_run", "relevance_level", domain, relevance_level)
     if ties not in _TIES:
         raise bad_choice("evaluate_run", "ties", _TIES, ties)
+    _check_ids("qrels", "query", qrels)
     judged = {query: _check_grades(grades) for query, grades in sorted(qrels.items()) if grades}
-    for query in judged:
-        if not isinstance(query, str):
-            raise bad_argument("evaluate_run", "qrels", "a mapping with strings as query ids", query)
     found = [query for query in judged if run.get(query)]
     if not found:
         domain = f"a run with a judged query, such as {next(iter(judged), 'none')!r}"
@@ -168,8 +167,12 @@ def _measure(
     except ModuleNotFoundError as error:
         raise missing_extra("evaluate_run", "pytrec-eval-terrier", "evaluate") from error
 
+    # A negative grade gains what 0 does; a query with nothing else makes trec_eval read past its tables.
+    gains = {query: {key: max(grade, 0) for key, grade in grades.items()} for query, grades in judged.items()}
     evaluator = pytrec_eval.RelevanceEvaluator(
-        judged, {measure.request for measure in measures}, relevance_level=relevance_level
+        gains,
+        {measure.request for measure in measures},
+        relevance_level=min(relevance_level, _MAX_GRADE + 1),  # a C integer; no grade is higher
     )
     measured: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -183,10 +186,9 @@ def _measure(
 
 
 def _check_scores(query: str, scores: Mapping[str, float]) -> dict[str, float]:
+    _check_ids("run", "document", scores)
     checked = {}
     for document, score in scores.items():
-        if not isinstance(document, str):
-            raise bad_argument("evaluate_run", "run", "a mapping with strings as document ids", document)
         checked[document] = _to_float(score)
         if not isfinite(checked[document]):
             place = f"finite for document {document!r} of query {query!r}"
@@ -197,14 +199,34 @@ def _check_scores(query: str, scores: Mapping[str, float]) -> dict[str, float]:
 def _to_float(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return nan
 
 
 def _check_grades(grades: Mapping[str, int]) -> dict[str, int]:
+    _check_ids("qrels", "document", grades)
+    checked = {}
     for document, grade in grades.items():
-        if not isinstance(document, str):
-            raise bad_argument("evaluate_run", "qrels", "a mapping with strings as document ids", document)
-        if not _to_float(grade).is_integer() or abs(grade) > _MAX_GRADE:
+        number = _to_float(grade)
+        if not number.is_integer() or abs(number) > _MAX_GRADE:
             raise bad_argument("evaluate_run", "qrels", f"whole grades up to {_MAX_GRADE}", grade)
-    return {document: int(grade) for document, grade in grades.items()}
+        checked[document] = int(number)
+    return checked
+
+
+def _check_ids(parameter: str, what: str, ids: Iterable[object]) -> None:
+    """Refuse ids that C strings cannot hold: trec_eval takes two of them for one, and never returns."""
+    for key in ids:
+        if not isinstance(key, str):
+            raise bad_argument("evaluate_run", parameter, f"a mapping with strings as {what} ids", key)
+        if "\0" in key or not (key.isascii() or _is_unicode(key)):
+            domain = f"a mapping with {what} ids of Unicode text without zero characters"
+            raise bad_argument("evaluate_run", parameter, domain, key)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

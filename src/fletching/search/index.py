@@ -21,6 +21,7 @@ from fletching.search.hits import Hit
 from fletching.search.store import State, Store
 from fletching.search.table import DamagedIndexError, PassageTable
 from fletching.search.update import UpdateReport, read_settings, update_store
+from fletching.text.passages import take_words
 
 __all__ = ["Index"]
 
@@ -149,7 +150,7 @@ class Index:
         top_k = check_positive("Index.retrieve", "top_k", top_k)
         embedder = self.embedder
         vector = embedder.encode_query(query)
-        words = " ".join(query.split()[:_MAX_QUERY_WORDS])
+        words = take_words(query, _MAX_QUERY_WORDS)
         while True:
             state = self._read_state(embedder)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from fletching.text.passages import Passage
 __all__ = ["UpdateReport", "read_settings", "update_store"]
 
 _COMMIT = 512  # passages embedded and written at once: what a kill can cost
+_NO_TEXT = "it holds no text, as scanned pages without a text layer"
 _SETTLED_NS = 2_000_000_000  # a file younger than this may change again within one tick of its clock
 
 
@@ -35,7 +36,7 @@ class UpdateReport:
         removed: Files that are gone, or can no longer be read.
         embedded: Passages embedded by this update.
         reused: Passages of changed files whose vector was there already.
-        skipped: Files that could not be read, and why.
+        skipped: Files that could not be read, and why; PDF files without text among them.
         notes: What else a user should know, one sentence each.
         seconds: How long it took.
     """
@@ -283,12 +284,25 @@ class _Update:
             embeddings = self.embedder.encode_document(
                 [contents[key] for key in new], show_progress_bar=False
             )
+            self._refuse_nan(embeddings, [contents[key] for key in new], batch)
             vectors.update(zip(new, embeddings, strict=True))
         rows = [vectors[row.content_hash] for row in batch]
         self.embedded.update(new)
         self.report.embedded += len(new)
         self.report.reused += len(rows) - len(new)
         return np.stack(rows)
+
+    def _refuse_nan(self, embeddings: Any, texts: Sequence[str], batch: Iterable[_Row]) -> None:
+        """Name the file whose passage got no vector; LanceDB would refuse all of them."""
+        import numpy as np
+
+        broken = np.flatnonzero(~np.isfinite(np.asarray(embeddings, dtype=np.float32)).all(axis=1))
+        if len(broken):
+            name = next(row.file for row in batch if row.content == texts[broken[0]])
+            raise FletchingError(
+                f"Index: the vector of a passage of {name} must be finite; got NaN or infinity. Load the "
+                "model in float32 or check its weights."
+            )
 
     def _refuse_nothing(self) -> None:
         """Stop before anything is deleted if no file holds text."""
@@ -301,6 +315,11 @@ class _Update:
         report, before = self.report, self.published
         report.files = len(self.files)
         report.passages = sum(state.passages for state in self.files.values())
+        report.skipped |= {
+            name: _NO_TEXT
+            for name, state in self.files.items()
+            if not state.passages and name.lower().endswith(".pdf")
+        }
         report.removed = len(before.files.keys() - self.files.keys()) if before else 0
         if before is None or before.version != table.version:
             self._publish(table.index_words())

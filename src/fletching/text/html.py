@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from fletching.text.decoding import clean
 from fletching.text.passages import Heading
 
 __all__ = ["read_html"]
@@ -35,7 +36,8 @@ def read_html(document: str) -> tuple[str, tuple[Heading, ...], str]:
     r"""Read what a page says, without navigation, scripts and hidden parts.
 
     Every line is a whole: a paragraph, an item with its mark, a row with ``|`` between cells, a line of code.
-    Links are their text. Broken markup is read as browsers do; no nesting is too deep.
+    Links are their text. Broken markup is read as browsers do; no nesting is too deep. Control characters,
+    spelled out (``&#27;``) or not, are as `clean` leaves them.
 
     Args:
         document: The page.
@@ -122,9 +124,9 @@ class _Listener:
 
     def data(self, text: str) -> None:
         if self._in_title:
-            self.title += text
+            self.title += clean(text)
         elif not self._skipped:
-            self._line.append(text)
+            self._line.append(clean(text))
 
     def close(self) -> None:
         self._break()

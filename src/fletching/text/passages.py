@@ -9,7 +9,7 @@ from itertools import groupby, islice
 
 from fletching.errors import bad_argument
 
-__all__ = ["Heading", "Passage", "split_markdown", "split_text"]
+__all__ = ["Heading", "Passage", "split_markdown", "split_text", "take_words"]
 
 Span = tuple[int, int]
 _Block = tuple[Span, Sequence[re.Pattern[str]]]  # with the borders at which it may be cut, the coarsest first
@@ -168,6 +168,28 @@ def split_text(
         for above, start, end in _read_sections(len(document), headings)
     )
     return list(_cut(document, groups, max_words, source))
+
+
+def take_words(text: str, max_words: int) -> str:
+    """Cut a text off after so many words.
+
+    Args:
+        text: Any text.
+        max_words: Words to keep, at least 1, counted as `split_markdown` does.
+
+    Returns:
+        The beginning of the text, or all of it.
+
+    Raises:
+        ArgumentError: If ``max_words`` is not positive.
+
+    Example:
+        >>> take_words("A bow bends.", 2), take_words("箭有羽毛", 2)
+        ('A bow', '箭有')
+    """
+    _check("take_words", max_words)
+    last = next(islice(_WORDS.finditer(text), max_words - 1, None), None)
+    return text[: last.end()] if last else text
 
 
 def _check(owner: str, max_words: int) -> None:
