@@ -7,6 +7,7 @@ import copy
 import pickle
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -206,6 +207,72 @@ def test_blocks_nest_in_either_order(tiny_decoder, family, outer):
         assert torch.equal(run(model, inputs), expected[outer])
         assert torch.equal(run_in_mode(model, inputs, outer), expected[outer])
         assert torch.equal(run(model, inputs), expected[outer])
+
+
+def sees_the_last(model: nn.Module) -> bool:
+    with torch.no_grad():
+        first, other = (run(model, make_inputs(last=last))[0, 0] for last in (20, 21))
+    return not torch.equal(first, other)
+
+
+def suspend(model: nn.Module, *, causal: bool) -> Iterator[bool]:
+    with attention_mode(model, causal=causal):
+        while True:
+            yield sees_the_last(model)
+
+
+def test_generators_may_leave_their_blocks_in_any_order(tiny_decoder):
+    model, other = tiny_decoder("llama"), tiny_decoder("qwen2")
+    first, second = suspend(model, causal=False), suspend(other, causal=False)
+    next(first), next(second)
+    first.close()
+    assert (next(second), sees_the_last(other), sees_the_last(model)) == (True, True, False)
+    second.close()
+    assert (sees_the_last(model), sees_the_last(other)) == (False, False)
+
+
+def test_a_block_that_was_left_out_of_turn_has_no_say_in_a_later_one(tiny_decoder):
+    model, other = tiny_decoder("llama"), tiny_decoder("qwen2")
+    first, second = suspend(model, causal=False), suspend(other, causal=False)
+    next(first), next(second)
+    first.close(), second.close()
+    with ThreadPoolExecutor(1) as pool:
+        later = suspend(model, causal=False)
+        assert pool.submit(next, later).result() is True
+        assert sees_the_last(model) is False  # this thread is in no block
+        pool.submit(later.close).result()
+
+
+def test_a_block_may_be_left_in_another_thread(tiny_decoder):
+    model = tiny_decoder("stablelm", "sdpa")
+    before = describe_state(model)
+    suspended = suspend(model, causal=False)
+    next(suspended)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(suspended.close).result()
+    assert describe_state(model) == before
+    assert sees_the_last(model) is False
+    assert not attention._open
+
+
+def test_an_asynchronous_generator_that_nobody_ends_leaves_nothing_behind(tiny_decoder):
+    """The event loop closes it in a task of its own, which has another context."""
+    model = tiny_decoder("llama")
+    before = describe_state(model)
+
+    async def embed() -> AsyncIterator[bool]:
+        with attention_mode(model, causal=False):
+            yield sees_the_last(model)
+            yield sees_the_last(model)
+
+    async def take_one() -> bool:
+        async for found in embed():
+            return found
+        return False
+
+    assert asyncio.run(take_one()) is True
+    assert describe_state(model) == before
+    assert not attention._open
 
 
 def test_ten_thousand_blocks_leave_nothing_behind():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, BertConfig, T5Config, T5Model
+from transformers import AutoConfig, AutoModel, BertConfig, T5Config, T5Model
 
 from fletching.errors import ArgumentError
 from fletching.nn import (
@@ -224,6 +224,30 @@ def test_truncated_model_has_weights_of_its_own(family, tmp_path):
     small.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
     assert run(loaded).last_hidden_state.equal(expected)
+
+
+def test_a_network_that_a_save_would_not_bring_back_is_refused():
+    """MiniCPM3 divides what its layers add by the root of their number."""
+    config = AutoConfig.for_model(
+        "minicpm3",
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        q_lora_rank=8,
+        kv_lora_rank=8,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+        initializer_range=0.2,
+    )
+    model = AutoModel.from_config(config).eval()
+    check_depth(model)
+    with pytest.raises(ArgumentError, match="with fewer layers, it computes otherwise"):
+        truncate_layers(model, 2)
+    assert count_layers(truncate_layers(model, 3)) == 3
 
 
 def test_adapters_are_refused_where_a_model_is_to_be_saved():

@@ -3,6 +3,7 @@
 - `attention.py`: `attention_mode`, bidirectional or causal attention in any decoder, and the probe for it
 - `layers.py`: `before_layers` and `run_to_layer`, hidden states read or changed between layers, early exit
 - `depth.py`: `layer_view` and `truncate_layers`, a network of the first layers of another; the final norm
+- `views.py`: `view_module`, a module looked at as one of another class, or around other children
 """
 
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from fletching.nn.layers import check_layers as check_layers
     from fletching.nn.layers import find_layers as find_layers
     from fletching.nn.layers import run_to_layer as run_to_layer
+    from fletching.nn.views import view_module as view_module
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
@@ -42,5 +44,6 @@ __getattr__, __dir__, __all__ = lazy_exports(
         "layer_view": "fletching.nn.depth:layer_view",
         "run_to_layer": "fletching.nn.layers:run_to_layer",
         "truncate_layers": "fletching.nn.depth:truncate_layers",
+        "view_module": "fletching.nn.views:view_module",
     },
 )

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
-from types import MappingProxyType
 from typing import Any, SupportsIndex
 
 import torch
@@ -31,7 +30,9 @@ __all__ = ["attention_mode", "check_attention_mode", "find_decoder"]
 _SWITCHABLE_LAYERS = {"full_attention", "sliding_attention", "attention"}
 _PROBE_LENGTH = 5
 
-_modes: ContextVar[Mapping[int, bool]] = ContextVar("fletching_attention_modes", default=MappingProxyType({}))
+# What a thread has entered, the innermost last. A generator may leave its block out of turn, or in another
+# thread, so that a block says itself whether it is still open.
+_modes: ContextVar[tuple[tuple[_Block, bool], ...]] = ContextVar("fletching_attention_modes", default=())
 _lock = threading.Lock()
 # A switch keeps its objects alive, so an id stays theirs.
 _open: dict[int, _Switch] = {}  # by id of the configuration
@@ -50,7 +51,8 @@ def attention_mode(model: nn.Module, *, causal: bool) -> Iterator[None]:
     Blocks nest in either order, and leaving one restores what was before, also after an exception. The mode
     belongs to the thread (or asyncio task) that entered it: other threads run the same model in their own
     mode, or untouched. A thread started inside the block does not inherit it; enter the mode there. Models
-    that share one configuration object share its mode.
+    that share one configuration object share its mode. A generator that yields inside a block leaves it open
+    for its caller, until it goes on or is closed, in whatever order and thread.
 
     Padded positions are never attended to, in both modes. Positions count as they do for the family: with
     absolute positions and padding on the left (GPT-2), pass ``position_ids`` as for the causal model. The
@@ -90,11 +92,13 @@ def attention_mode(model: nn.Module, *, causal: bool) -> Iterator[None]:
     if not causal:
         _refuse_other_layers(decoder)
     switch = _take(decoder)
-    token = _modes.set({**_modes.get(), switch.key: causal})
+    block = _Block(switch)
+    _modes.set((*_open_modes(), (block, causal)))
     try:
         yield
     finally:
-        _modes.reset(token)
+        block.switch = None
+        _modes.set(_open_modes())
         _give_back(switch)
 
 
@@ -258,6 +262,13 @@ def _kind(config: PreTrainedConfig, text: PreTrainedConfig) -> str:
     return "encoder" if text.model_type in encoders else "decoder"
 
 
+class _Block:
+    """One ``with`` block; once it is left, it has no switch and keeps no model alive."""
+
+    def __init__(self, switch: _Switch) -> None:
+        self.switch: _Switch | None = switch
+
+
 class _Switch:
     """The exchanged classes of one configuration and its decoders, for as long as a block on it is open."""
 
@@ -323,7 +334,7 @@ def _switched(kind: type) -> type:
     """Derive the class whose ``is_causal`` is the mode of the current thread, or else what it is without."""
 
     def read(self: Any) -> bool:
-        mode = _current_mode(self)
+        mode = _innermost(self)[1]
         if mode is not None:
             if isinstance(self, nn.Module) and not mode and self.training:
                 _refuse_recomputation(_switch_of[id(self)].decoders)
@@ -333,8 +344,9 @@ def _switched(kind: type) -> type:
 
     def write(self: Any, value: bool) -> None:
         # transformers sets a configuration's flag during a call and sets it back: here, for this thread
-        if isinstance(self, PreTrainedConfig) and _current_mode(self) is not None:
-            _modes.set({**_modes.get(), _switch_of[id(self)].key: value})
+        block = _innermost(self)[0] if isinstance(self, PreTrainedConfig) else None
+        if block is not None:
+            _modes.set(tuple((each, value if each is block else mode) for each, mode in _modes.get()))
         else:
             self.__dict__["is_causal"] = value
 
@@ -359,10 +371,19 @@ def _make_empty(kind: type) -> Any:
     return object.__new__(kind)
 
 
-def _current_mode(switched: object) -> bool | None:
-    """Look up the mode of the current thread for a configuration or an attention module."""
+def _open_modes() -> tuple[tuple[_Block, bool], ...]:
+    """Drop what was left elsewhere from the blocks of the current thread."""
+    return tuple(entry for entry in _modes.get() if entry[0].switch is not None)
+
+
+def _innermost(switched: object) -> tuple[_Block, bool] | tuple[None, None]:
+    """Find the current thread's block, and its mode, for a configuration or an attention module."""
     switch = _switch_of.get(id(switched))
-    return None if switch is None else _modes.get().get(switch.key)
+    if switch is not None:
+        for block, mode in reversed(_modes.get()):
+            if block.switch is switch:
+                return block, mode
+    return None, None
 
 
 def _inherited(kind: type) -> bool:

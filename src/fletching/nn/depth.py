@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fletching.errors import ArgumentError, bad_argument
@@ -123,7 +124,8 @@ def truncate_layers(model: nn.Module, num_layers: int) -> Any:
 
     Raises:
         ArgumentError: If there are not so many layers, no single list of them, if the weights are spread over
-            adapters, or if the configuration cannot say that there are fewer.
+            adapters, or if the configuration cannot say that there are fewer: a save of it would come back as
+            another network, as that of MiniCPM3, whose layers are scaled by how many there are.
     """
     owner = "truncate_layers"
     if any(getattr(part, "_hf_peft_config_loaded", False) for part in model.modules()):
@@ -138,6 +140,8 @@ def truncate_layers(model: nn.Module, num_layers: int) -> Any:
         raise _refuse(model, owner, f"Its configuration cannot be cut ({error})") from error
     if kept != num_layers:
         raise _refuse(model, owner, f"Its configuration comes back with {kept} layers")
+    if not getattr(network, "is_quantized", False) and not _computes_the_same(network, config):
+        raise _refuse(model, owner, "Built from its configuration with fewer layers, it computes otherwise")
     return truncated
 
 
@@ -189,6 +193,25 @@ def check_depth(model: nn.Module, *, owner: str = "check_depth") -> None:
             found.float(), expected.float(), rtol=0, atol=allowed, equal_nan=True
         ):
             raise _refuse(model, owner, f"Cut to {kept} layers, it computes something else than before")
+
+
+@torch.no_grad()
+def _computes_the_same(network: PreTrainedModel, config: PreTrainedConfig) -> bool:
+    """Try on a few tokens whether a network is the one that its configuration describes, weights apart."""
+    kernel = network.config._attn_implementation
+    with torch.device("meta"):  # takes no memory: the weights are the network's
+        rebuilt = type(network)._from_config(config, attn_implementation=kernel).eval()
+    tensors = {
+        **dict(network.named_parameters(remove_duplicate=False)),
+        **dict(network.named_buffers(remove_duplicate=False)),
+    }
+    inputs = _make_probe(network.base_model)
+    expected: Tensor = copy_structure(network).eval()(**inputs)[0]
+    found: Tensor = functional_call(rebuilt, tensors, kwargs=inputs)[0]
+    allowed = 0.01 * float(expected.float().abs().mean())
+    return found.shape == expected.shape and torch.allclose(
+        found.float(), expected.float(), rtol=0, atol=allowed, equal_nan=True
+    )
 
 
 def copy_structure(module: nn.Module, memo: dict[int, nn.Module] | None = None) -> Any:

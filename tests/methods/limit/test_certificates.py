@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fletching.errors import ArgumentError
+from fletching.methods.limit import certificates
 from fletching.methods.limit.bounds import log_combinations
 from fletching.methods.limit.certificates import capacity, certify_subsets, find_query
 from fletching.methods.limit.free_vectors import free_embeddings
@@ -132,6 +133,17 @@ def test_sample_is_seeded_and_without_repetition() -> None:
     assert (first.tested, first.exhaustive) == (25, False)
     torch.testing.assert_close(first.margins, again.margins)
     assert not first.margins.equal(capacity(documents, 3, n_samples=25, seed=6).margins)
+
+
+@pytest.mark.parametrize(("n_samples", "exhaustive"), [(10**9, True), (19, False)])
+def test_all_subsets_are_tested_where_as_many_are_allowed(
+    n_samples: int, exhaustive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many that is: C(1500, 2) = 1,124,250 are more than a million, C(6, 3) = 20 just above 19."""
+    monkeypatch.setattr(certificates, "_solve_subset", lambda *_: None)
+    n, k, subsets = (1500, 2, 1_124_250) if exhaustive else (6, 3, 19)
+    found = capacity(draw(n, 2), k, n_samples=n_samples)
+    assert (found.tested, found.exhaustive) == (subsets, exhaustive)
 
 
 def test_quantiles_default_to_minimum_median_and_maximum() -> None:

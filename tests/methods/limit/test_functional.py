@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fletching.errors import ArgumentError, ShapeError
+from fletching.methods.limit import functional
 from fletching.methods.limit.bounds import min_dim
 from fletching.methods.limit.data import build_pattern
 from fletching.methods.limit.free_vectors import build_relevance
@@ -76,6 +77,22 @@ def test_margins_are_half_the_gap() -> None:
     scores = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]])
     relevance = torch.tensor([[1, 1, 0], [1, 0, 1]])
     torch.testing.assert_close(compute_margins(scores, relevance), torch.tensor([0.2, -0.2]))
+
+
+def test_density_of_a_large_collection_costs_no_square_of_it() -> None:
+    """As in the full LIMIT: 1000 queries ask for the first 46 of 50,000 documents, in 1000 pairs."""
+    found = qrel_density(build_relevance(build_pattern("dense", 1000, 2, n_docs=50_000), 50_000))
+    assert found.density == pytest.approx(0.0854815, abs=5e-8)
+    assert found.document_density == pytest.approx(1000 / (50_000 * 49_999 / 2))
+
+
+def test_densities_are_added_up_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    relevance = torch.rand(7, 9, generator=torch.Generator().manual_seed(0)) < 0.3
+    whole = qrel_density(relevance)
+    monkeypatch.setattr(functional, "_BLOCK", 2)
+    assert qrel_density(relevance) == pytest.approx(whole)
+    together = sum((relevance[:, i] & relevance[:, j]).any().item() for i in range(9) for j in range(i))
+    assert whole.document_density == pytest.approx(together / 36)
 
 
 def test_density_of_disjoint_queries_is_zero() -> None:

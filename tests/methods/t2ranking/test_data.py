@@ -154,6 +154,15 @@ def test_a_judgement_of_an_unknown_query_is_refused(tmp_path: Path) -> None:
         _ = T2RankingDataset(tmp_path, "dev").qrels_graded
 
 
+@pytest.mark.parametrize("row", ["1 0 5 4", "1 0 5 -1", "1 0 2 5"])
+def test_a_level_that_is_none_is_refused(row: str, tmp_path: Path) -> None:
+    """The last row has its columns in another order: a level, then a passage."""
+    write(tmp_path, queries_dev="1\ta\n", qrels_dev=f"1 0 6 3\n{row}\n")
+    message = r"qrels\.dev\.tsv: `level` must be from 0 to 3; got (4|-1|5) for passage '[25]' of query '1'"
+    with pytest.raises(DataError, match=message):
+        _ = T2RankingDataset(tmp_path, "dev").qrels_graded
+
+
 def test_a_header_that_is_not_understood_is_refused(tmp_path: Path) -> None:
     write(tmp_path, queries_train="1\ta\n", qrels_retrieval_train="1\t5\n", train_bm25="x\ty\t1\n1\t10\t2\n")
     with pytest.raises(DataError, match=r"train\.bm25\.tsv:1: `query` must be a whole number, or the name"):

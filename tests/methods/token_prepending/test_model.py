@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
@@ -206,6 +206,32 @@ def test_a_checkpoint_that_is_bidirectional_by_itself_is_refused(save_decoder, t
     (folder / "config.json").write_text(json.dumps({**config, "is_causal": False}))
     with pytest.raises(ArgumentError, match=r"whose tokens do not see those after them; got 'LlamaModel'"):
         TokenPrependingEmbedder(folder, device="cpu")
+
+
+def test_a_decoder_that_looks_its_tokens_up_a_second_time_is_refused(save_decoder, tmp_path):
+    """Gemma 4 has embeddings for every layer; it finds them by the token, and the placeholder has none."""
+    tokenizer = AutoTokenizer.from_pretrained(save_decoder())
+    config = AutoConfig.for_model(
+        "gemma4_text",
+        vocab_size=len(tokenizer),
+        vocab_size_per_layer_input=len(tokenizer),
+        hidden_size_per_layer_input=4,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        global_head_dim=8,
+        num_kv_shared_layers=0,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(
+        ArgumentError, match=r"a decoder that reads vectors in place of tokens, .* got 'Gemma4"
+    ):
+        TokenPrependingEmbedder(tmp_path, device="cpu")
 
 
 def test_a_row_without_the_placeholder_is_refused(make_embedder):

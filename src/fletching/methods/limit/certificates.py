@@ -21,7 +21,6 @@ from fletching.progress import track
 
 _FEASIBLE = 1e-9  # gap above which a query counts; the solver works to 1e-10
 _TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-_ENUMERATE = 1e6  # more subsets than this are not listed, even if that many were asked for
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def capacity(
     if not (isinstance(k, int) and 1 <= k < n):
         raise bad_argument("capacity", "k", f"an integer from 1 to {n - 1}, one less than the documents", k)
     check_positive("capacity", "n_samples", n_samples)
-    exhaustive = log_combinations(n, k) <= math.log(min(n_samples, _ENUMERATE)) + 1e-9
+    exhaustive = log_combinations(n, k) <= math.log(n_samples) + 1e-9
     subsets = list(combinations(range(n), k)) if exhaustive else _sample_subsets(n, k, n_samples, seed)
     margins = [
         0.0 if (found := _solve_subset(documents, list(subset))) is None else found[1]

@@ -14,6 +14,8 @@ from torch import Tensor
 from fletching.errors import bad_argument, bad_shape
 from fletching.models.inputs import check_positive
 
+_BLOCK = 1024  # rows of a square matrix that are held at once
+
 
 class QrelDensity(NamedTuple):
     """How much the relevant sets of a benchmark overlap.
@@ -112,18 +114,19 @@ def qrel_density(relevance: Tensor) -> QrelDensity:
     if relevance.dim() != 2 or min(relevance.shape) < 2:
         domain = "a matrix of at least two queries and two documents"
         raise bad_argument("qrel_density", "relevance", domain, tuple(relevance.shape))
-    hits = (relevance > 0).float()
+    b, n = relevance.shape
+    hits = relevance > 0
+    hits = hits[:, hits.any(dim=0)].float()  # most documents of a large collection are relevant to nobody
     sizes = hits.sum(dim=1)
-    edges, strength = 0, 0.0
-    for rows in torch.arange(len(hits)).split(1024):  # one block of the (B, B) matrix at a time
+    edges, strength, pairs = 0, 0.0, 0
+    for rows in torch.arange(b).split(_BLOCK):  # one block of the (B, B) matrix at a time
         shared = hits[rows] @ hits.T
         shared[torch.arange(len(rows)), rows] = 0
         union = (sizes[rows, None] + sizes - shared).clamp(min=1)
         edges += int((shared > 0).sum())
         strength += float((shared / union).double().sum())
-    together = hits.T @ hits
-    pairs = int((together > 0).sum() - (together.diagonal() > 0).sum())
-    b, n = relevance.shape
+    for columns in hits.split(_BLOCK, dim=1):  # likewise of documents; each is relevant together with itself
+        pairs += int((columns.T @ hits > 0).sum()) - columns.shape[1]
     return QrelDensity(edges / (b * (b - 1)), strength / b, pairs / (n * (n - 1)))
 
 

@@ -12,7 +12,12 @@ from fletching.data.lines import StrPath, Words, read_lines
 from fletching.data.tables import simplify
 from fletching.data.texts import ID_NAMES
 from fletching.errors import bad_argument, bad_choice, bad_record
-from fletching.methods.t2ranking.functional import MAX_RANK, RELEVANT_LEVEL, map_to_binary
+from fletching.methods.t2ranking.functional import (
+    MAX_LEVEL,
+    MAX_RANK,
+    RELEVANT_LEVEL,
+    map_to_binary,
+)
 
 __all__ = ["NEGATIVES", "SPLITS", "T2RankingDataset", "stream_rankings"]
 
@@ -29,8 +34,9 @@ class T2RankingDataset:
     """One split of T2Ranking, or of any collection in its layout.
 
     Everything is read when it is asked for, and checked line by line, with or without the header line that
-    the official files have: its first field is ``qid`` or the like, or no whole number above one. Ids are
-    strings. Passages stay on disk behind a memory map; lists of negatives, 200 million rows, are streamed.
+    the official files have: its first field is ``qid`` or the like, or is no whole number while that of the
+    next line is. Ids are strings. Passages stay on disk behind a memory map; lists of negatives, 200 million
+    rows, are streamed.
 
     - ``queries``: query id -> text
     - ``corpus``: passage id -> text, a `MappedTexts`
@@ -91,7 +97,13 @@ class T2RankingDataset:
     def qrels_graded(self) -> Qrels:
         """Query id -> passage id -> level, from 0 to 3."""
         path = self._find(f"qrels.{self.split}.tsv")
-        return read_qrels(path, query_ids=self.queries)  # a header that is not understood is an unknown id
+        qrels = read_qrels(path, query_ids=self.queries)  # a header that is not understood is an unknown id
+        for query, levels in qrels.items():
+            for passage, level in levels.items():
+                if not 0 <= level <= MAX_LEVEL:  # columns in another order have ids there
+                    found = Words(f"{level} for passage {passage!r} of query {query!r}")
+                    raise bad_record(path, None, "level", f"from 0 to {MAX_LEVEL}", found)
+        return qrels
 
     @cached_property
     def positives(self) -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,9 @@ STYLES = ("t2", "standard")
 RELEVANT_LEVEL = 2
 """Lowest level that counts as relevant: verified on every judgement of the published sample."""
 
+MAX_LEVEL = 3
+"""Highest level that is given."""
+
 MAX_RANK = 1000
 """Ranks of a run that the reference reads."""
 

@@ -424,6 +424,19 @@ class TokenPrependingTransformer(Transformer):
         if (seen - other).abs().max() > rounding:
             domain = "a decoder whose tokens do not see those after them"
             raise bad_argument(_OWNER, "model_name_or_path", domain, type(self.model).__name__)
+        if not self._reads_vectors(ids, hidden[:, 0], rounding):
+            domain = "a decoder that reads vectors in place of tokens, and nothing of the tokens beside them"
+            raise bad_argument(_OWNER, "model_name_or_path", domain, type(self.model).__name__)
+
+    def _reads_vectors(self, ids: Tensor, expected: Tensor, rounding: Tensor) -> bool:
+        """Try vectors that belong to no token, as the placeholder's, behind the first token."""
+        states: Tensor = self.model.get_input_embeddings()(ids)
+        states[:, 1:] = 1 - states[:, 1:]
+        try:
+            first = run_to_layer(self.model, len(find_layers(self.model)), inputs_embeds=states)[:, 0]
+        except RuntimeError:  # Gemma 4 looks for the tokens behind them
+            return False
+        return not (first - expected).float().abs().max() > rounding
 
     # --- files ---
 
