@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,9 +115,48 @@ def test_every_plugin_is_found_without_restriction(
     assert "acme" in names()
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "broken"),
+    [
+        ("entry_points.txt", b"[console_scripts]\nno assignment\n", ["acme-rank"]),
+        ("entry_points.txt", b"\xff\xfe[fletching]\n", ["acme-rank"]),
+        ("METADATA", b"Metadata-Version: 2.1\n", []),
+    ],
+    ids=["no assignment", "no text", "no name"],
+)
+def test_broken_metadata_of_one_distribution_stops_nobody(
+    file: str,
+    content: bytes,
+    broken: list[str],
+    fake_distribution: FakeDistribution,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake_distribution("acme-good", {"acme_good": GOOD.format(name="acme_good")}, {"good": "acme_good"})
+    site = fake_distribution("acme-rank", {"acme_rank": GOOD.format(name="acme")}, {"rank": "acme_rank"})
+    (site / "acme_rank-1.0.dist-info" / file).write_bytes(content)
+    monkeypatch.delenv("FLETCHING_PLUGINS")
+    registry = plugins.reload()
+    assert "acme_good" in names()
+    assert [plugin.name for plugin in registry.broken] == broken
+
+
+def test_threads_share_one_registry() -> None:
+    plugins._build_registry.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: plugins.registry(), range(4)))
+    assert len({id(registry) for registry in found}) == 1
+
+
+def test_names_that_nobody_goes_by_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLETCHING_PLUGINS_OFF", "mvp, Two-D-Matryoshka , mvpp,")
+    assert plugins.find_unknown_names("FLETCHING_PLUGINS_OFF") == ["mvpp"]
+    monkeypatch.setenv("FLETCHING_PLUGINS", "mvp")  # only third parties are chosen so
+    assert plugins.find_unknown_names("FLETCHING_PLUGINS") == ["mvp"]
+
+
 def test_built_ins_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLETCHING_PLUGINS_OFF", ",".join(sorted(names())))
     try:
         assert len(plugins.reload()) == 0
     finally:
-        plugins.registry.cache_clear()
+        plugins._build_registry.cache_clear()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,9 +141,14 @@ def test_resolve_imports_the_target(registry: Registry) -> None:
     [
         ("no_such_module:X", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("math:Nothing", "AttributeError"),
+        ("acme_exit:X", "SystemExit: 3"),
     ],
 )
-def test_resolve_names_the_owner_of_a_broken_target(entry: str, cause: str) -> None:
+def test_resolve_names_the_owner_of_a_broken_target(
+    entry: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "acme_exit.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
     registry = Registry()
     registry.add("acme", [make_spec(entry=entry)])
     message = re.escape(f"acme: method 'quiver' cannot import '{entry}': {cause}")
@@ -174,7 +180,12 @@ def test_extras_are_read_from_the_installed_metadata() -> None:
 
 @pytest.mark.parametrize(
     ("error", "line"),
-    [(ValueError("a.\nb"), "ValueError: a"), (ValueError(), "ValueError"), (SystemExit(3), "SystemExit: 3")],
+    [
+        (ValueError("a.\nb"), "ValueError: a"),
+        (ValueError("a:\n b.\nc"), "ValueError: a: b"),
+        (ValueError(), "ValueError"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
 )
 def test_summarise_keeps_one_line(error: BaseException, line: str) -> None:
     assert summarise(error) == line

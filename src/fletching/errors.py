@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _MAX_VALUE_LENGTH = 80
+_MAX_PROBLEM_LENGTH = 400
 
 
 class FletchingError(Exception):
@@ -180,7 +181,7 @@ def bad_checkpoint(path: str | PathLike[str], problem: str, remedy: str = "") ->
 
     Args:
         path: Folder or hub id of the checkpoint.
-        problem: What is wrong with it, without the final full stop.
+        problem: What is wrong with it, without the final full stop; a long one loses its middle.
         remedy: What to do about it, one sentence.
 
     Returns:
@@ -190,7 +191,8 @@ def bad_checkpoint(path: str | PathLike[str], problem: str, remedy: str = "") ->
         >>> print(bad_checkpoint("runs/3", "holds no config.json", "Was the run stopped before it saved?"))
         Checkpoint 'runs/3': holds no config.json. Was the run stopped before it saved?
     """
-    return CheckpointError(_join(f"Checkpoint '{_printable(str(path))}': {_printable(problem)}", remedy))
+    name, problem = (_printable(_cut(text)) for text in (str(path), problem))
+    return CheckpointError(_join(f"Checkpoint '{name}': {problem}", remedy))
 
 
 def missing_extra(owner: str, package: str, extra: str) -> MissingExtraError:
@@ -242,6 +244,12 @@ def _show(value: object) -> str:
     except Exception:
         return f"<{type(value).__name__}>"
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 3]}..."
+
+
+def _cut(text: str) -> str:
+    """Take the middle out of a long text: a checkpoint decides on the names in it."""
+    half = _MAX_PROBLEM_LENGTH // 2
+    return text if len(text) <= _MAX_PROBLEM_LENGTH else f"{text[:half]}...{text[-half:]}"
 
 
 def _printable(text: str) -> str:

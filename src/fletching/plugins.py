@@ -12,31 +12,38 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pkgutil import iter_modules
 
 from pluggy import PluginManager
 
 from fletching import hookspecs
 from fletching.errors import PluginError
-from fletching.registry import BUILT_IN, BrokenPlugin, MethodSpec, Registry
+from fletching.registry import BUILT_IN, BrokenPlugin, MethodSpec, Registry, summarise
 
-__all__ = ["registry", "reload"]
+__all__ = ["find_unknown_names", "registry", "reload"]
 
 _METHODS = "fletching.methods"
+_LOCK = threading.RLock()
 
 
-@cache
 def registry() -> Registry:
-    """Find all plug-ins, once.
+    """Find all plug-ins, once, whichever thread asks first.
 
     Returns:
         The registry of their methods; call `reload` after installing a plug-in into a running process.
     """
+    with _LOCK:
+        return _build_registry()
+
+
+@cache
+def _build_registry() -> Registry:
     manager = PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     found = Registry()
@@ -58,8 +65,23 @@ def reload() -> Registry:
     Returns:
         The new registry.
     """
-    registry.cache_clear()
-    return registry()
+    with _LOCK:
+        _build_registry.cache_clear()
+        return registry()
+
+
+def find_unknown_names(variable: str) -> list[str]:
+    """Find the names in an environment variable that no plug-in goes by, which therefore do nothing.
+
+    Args:
+        variable: ``"FLETCHING_PLUGINS"`` or ``"FLETCHING_PLUGINS_OFF"``.
+
+    Returns:
+        The names, as installers compare them, sorted.
+    """
+    found = [*(() if variable == "FLETCHING_PLUGINS" else _find_built_ins()), *_find_third_party()]
+    known = {_normalise(alias) for plugin in found for alias in plugin.aliases}
+    return sorted((_read_names(variable) or set()) - known)
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,7 @@ def _find_plugins() -> Iterator[_Found]:
     for plugin in _find_built_ins():
         if blocked.isdisjoint(map(_normalise, plugin.aliases)):
             yield plugin
-    for plugin in sorted(map(_describe, entry_points(group=hookspecs.PROJECT)), key=lambda found: found.name):
+    for plugin in _find_third_party():
         names = set(map(_normalise, plugin.aliases))
         if names.isdisjoint(blocked) and (allowed is None or names & allowed):
             yield plugin
@@ -92,8 +114,31 @@ def _find_built_ins() -> Iterator[_Found]:
         yield _Found(module, BUILT_IN, (folder, module), partial(import_module, module))
 
 
+def _find_third_party() -> list[_Found]:
+    try:
+        found = [_describe(entry_point) for entry_point in entry_points(group=hookspecs.PROJECT)]
+    except Exception:  # one distribution of any kind whose metadata cannot be read
+        found = [plugin for each in distributions() for plugin in _describe_distribution(each)]
+    return sorted({plugin.name: plugin for plugin in reversed(found)}.values(), key=lambda each: each.name)
+
+
+def _describe_distribution(distribution: Distribution) -> list[_Found]:
+    try:
+        return [_describe(each) for each in distribution.entry_points if each.group == hookspecs.PROJECT]
+    except Exception as error:
+        name = distribution.name or str(distribution)
+        return [
+            _Found(name, name, (name,), partial(_refuse, f"{name}: its entry points cannot be read", error))
+        ]
+
+
+def _refuse(problem: str, cause: Exception) -> None:
+    raise PluginError(f"{problem} ({summarise(cause)}).") from cause
+
+
 def _describe(entry_point: EntryPoint) -> _Found:
-    owner = entry_point.dist.name if entry_point.dist else entry_point.module.partition(".")[0]
+    of_module = entry_point.value.partition(":")[0].partition(".")[0].strip()
+    owner = (entry_point.dist.name if entry_point.dist else None) or of_module  # metadata may lack the name
     name = f"{owner}:{entry_point.name}"
     return _Found(name, owner, (owner, entry_point.name, name), entry_point.load)
 

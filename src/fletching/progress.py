@@ -68,4 +68,5 @@ def progress_bar(total: int | None, desc: str, show: bool | None = None) -> Iter
 
 
 def _someone_watches() -> bool:
-    return logging.getLogger("fletching").isEnabledFor(logging.INFO) and sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal and logging.getLogger("fletching").isEnabledFor(logging.INFO)

@@ -344,7 +344,7 @@ class Registry:
             return import_target(entry)
         except FletchingError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             subject = f"{owner}: method {spec.name!r}" if spec is not None else f"{entry!r}"
             raise PluginError(f"{subject} cannot import {entry!r}: {summarise(error)}.") from error
 
@@ -382,10 +382,12 @@ def summarise(error: BaseException) -> str:
         error: The exception.
 
     Returns:
-        Its type and the first line of its text, without the final full stop.
+        Its type and the first line of its text, without the final full stop; the second, too, where a colon
+        announces it.
     """
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}".rstrip(".") if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {text}".rstrip(".") if text else type(error).__name__
 
 
 def _claim(table: dict[str, tuple[str, T]], owner: str, items: Iterable[tuple[str, T]]) -> list[Clash]:

@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "torch", "transformers", "sentence_transformers")
+HEAVY = (
+    "numpy",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "datasets",
+    "huggingface_hub",
+    "peft",
+    "scipy",
+    "pydantic",  # typer would use it to read options
+    "yaml",
+    "asyncio",
+)
 START_UP_SECONDS = 0.3
 
 

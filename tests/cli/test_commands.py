@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from fletching import __version__, plugins
 from fletching.cli import build_app, limit
+from fletching.cli._output import print_json
 
 if TYPE_CHECKING:
     from tests.conftest import FakeDistribution
@@ -65,11 +68,21 @@ def test_list_mentions_broken_plugins_beside_the_result(fake_distribution: FakeD
     json.loads(result.stdout)
 
 
+def test_what_a_plugin_prints_is_not_in_the_result(fake_distribution: FakeDistribution) -> None:
+    source = "print('hello')\n" + ACME
+    fake_distribution("acme-rank", {"acme_rank": source}, {"rank": "acme_rank"})
+    plugins._build_registry.cache_clear()
+    sys.modules.pop("acme_rank")
+    result = run("list", "--json")
+    assert "hello" in result.stderr
+    assert "acme" in [row["name"] for row in json.loads(result.stdout)]
+
+
 def test_list_works_without_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fletching.plugins._find_built_ins", lambda: iter(()))
-    plugins.registry.cache_clear()
+    plugins._build_registry.cache_clear()
     assert run("list").stdout == "No methods are installed.\n"
-    plugins.registry.cache_clear()
+    plugins._build_registry.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["acme", "acme-rank/acme", "acme-mini"])
@@ -160,6 +173,14 @@ def test_doctor_reports_clashes(acme: FakeDistribution, monkeypatch: pytest.Monk
     assert "'acme' is offered by acme-rank and by acme-two" in result.stdout
 
 
+def test_doctor_names_what_a_variable_does_not_reach(
+    acme: FakeDistribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLETCHING_PLUGINS_OFF", ",".join([*built_in_folders(), "mvpp"]))
+    plugins.reload()
+    assert "FLETCHING_PLUGINS_OFF names what is not installed: mvpp" in run("doctor").stdout
+
+
 def test_doctor_finds_every_built_in_working() -> None:
     report = run_json("doctor")
     assert report["broken"] == {}
@@ -176,6 +197,21 @@ def test_interrupt_exits_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("list")
     assert result.exit_code == 130
     assert (result.stdout, result.stderr) == ("", "Interrupted.\n")
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError(28, "No space left on device", "results.json")
+
+    monkeypatch.setattr("fletching.cli.list.print_json", fail)
+    result = run("list", "--json")
+    assert result.exit_code == 2
+    assert result.stderr == "fletching list: [Errno 28] No space left on device: 'results.json'.\n"
+
+
+def test_json_knows_no_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"scores": [1.5, float("nan")], "bound": (float("inf"),), "path": Path("a")})
+    assert json.loads(capsys.readouterr().out) == {"scores": [1.5, None], "bound": [None], "path": "a"}
 
 
 def test_version_is_shown() -> None:

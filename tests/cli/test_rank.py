@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -189,6 +190,14 @@ def test_rank_names_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 
 def test_rank_names_standard_input() -> None:
     assert "<stdin>: the file must be text" in run("-", given=b"\0").stderr
+
+
+def test_rank_names_a_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank, "sys", SimpleNamespace(stdin=None))
+    result = run()
+
+    assert result.exit_code == 2
+    assert result.stderr == "<stdin>: the file must be readable; got 'it is closed'.\n"
 
 
 def test_rank_refuses_a_blank_query_before_it_reads() -> None:

@@ -14,6 +14,7 @@ import torch
 from fletching.errors import ArgumentError, CheckpointError, DataError, FletchingError
 from fletching.evaluation import BM25, System, encoding, find_system_kind, open_system
 from fletching.models.embedder import Embedder
+from fletching.models.ranking import Ranking
 from fletching.models.reranker import Reranker
 from fletching.testing import save_tiny_embedder
 
@@ -265,6 +266,19 @@ def test_reranker_scores_as_predict_does(
     )
     scores = open_prepared(model, documents).score("q", QUERY, list(documents))
     assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_lost_tokens_that_one_list_does_not_tell_are_not_known(
+    folders: dict[str, str], documents: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Reranker(folders["reranker"], device="cpu")
+    system = open_prepared(model, documents)
+    system.score("q0", QUERY, ["d05"])
+    assert system.lost_tokens == 0
+    hit = [{"corpus_id": 0, "score": 1.0}]
+    monkeypatch.setattr(model, "rank", lambda *_, **options: Ranking(hit, lost_tokens=None))
+    system.score("q1", QUERY, ["d05"])
+    assert system.lost_tokens is None
 
 
 def test_no_candidates_need_no_model(documents: dict[str, str]) -> None:

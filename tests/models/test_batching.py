@@ -113,10 +113,12 @@ OUT_OF_MEMORY = [
     RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8 bytes)"),
 ]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
 def test_a_batch_that_does_not_fit_is_halved(error):
     attempts, done = run_in(20, error)
     assert [len(attempt) for attempt in attempts[:2]] == [6, 3]
@@ -145,3 +147,16 @@ def test_a_run_can_be_stopped_between_batches():
     assert next(batches)[0] == [1]
     with pytest.raises(KeyboardInterrupt):
         next(batches)
+
+
+# --- rows of nothing ---
+
+
+def test_rows_of_nothing_are_padded_to_one_token():
+    """What an empty text is to a tokenizer that adds nothing: networks refuse a batch without columns."""
+    nothing = torch.empty((2, 0))  # as tokenizers return it, in floats
+    rows = split_rows({"input_ids": nothing, "attention_mask": nothing}).rows
+    padded = pad_rows(rows, padding={"input_ids": 7}, side="right")
+    assert padded["input_ids"].tolist() == [[7], [7]]
+    assert padded["attention_mask"].tolist() == [[0], [0]]
+    assert padded["input_ids"].dtype == torch.long

@@ -25,3 +25,8 @@ def test_missing_platformdirs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(MissingExtraError, match='pip install "platformdirs"'):
         find_cache()
+
+
+def test_home_folder_is_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLETCHING_CACHE", "~/cache")
+    assert find_cache() == Path.home() / "cache"

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding
 
 from fletching.errors import ArgumentError, CheckpointError, FletchingError
 from fletching.models.embedder import Embedder
-from fletching.testing import save_tiny_embedder, save_tiny_llama
+from fletching.testing import (
+    build_tiny_tokenizer,
+    save_tiny_bert,
+    save_tiny_embedder,
+    save_tiny_llama,
+    save_tiny_qwen2,
+)
 from fletching.testing.tiny import HIDDEN_SIZE, MAX_SEQ_LENGTH
 
 TEXTS = ["wood", "The archer draws the bow.", "", "wood"]
@@ -75,18 +81,48 @@ def test_an_empty_prompt_of_the_user_wins(folder):
     assert silent.encode_query("bow").tolist() == silent.encode("bow").tolist()
 
 
-@pytest.mark.parametrize("name", ["passage", "corpus"])
-def test_the_prompt_of_documents_is_applied_under_its_other_names(tmp_path, name):
-    """sentence-transformers puts an empty prompt `document` beside it, and uses that."""
-    folder = Path(save_tiny_embedder(tmp_path))
+def save_with_prompts(folder, prompts):
+    save_tiny_embedder(folder)
     path = folder / "config_sentence_transformers.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, "prompts": {"query": "", name: "passage: "}}), encoding="utf-8")
+    path.write_text(json.dumps({**config, "prompts": prompts}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("document", "passage"),
+        ("document", "corpus"),
+        ("document", "doc"),
+        ("document", "search_document"),
+        ("document", "retrieval.passage"),
+        ("query", "search_query"),
+        ("query", "question"),
+        ("query", "Retrieval-query"),
+    ],
+)
+def test_a_prompt_is_applied_under_its_other_names(tmp_path, role, name):
+    """sentence-transformers puts empty prompts `query` and `document` beside it, and uses those."""
+    folder = save_with_prompts(tmp_path, {"query": "", name: "the: "})
     model = Embedder(folder, device="cpu")
-    assert (model.encode_document("bow") == model.encode("bow", prompt="passage: ")).all()
-    assert (model.encode_document("bow") != model.encode("bow")).any()
-    silent = Embedder(folder, device="cpu", prompts={"document": ""})
-    assert (silent.encode_document("bow") == silent.encode("bow")).all()
+    encode = getattr(model, f"encode_{role}")
+    assert (encode("bow") == model.encode("bow", prompt="the: ")).all()
+    assert (encode("bow") != model.encode("bow")).any()
+    silent = Embedder(folder, device="cpu", prompts={role: ""})
+    assert (getattr(silent, f"encode_{role}")("bow") == silent.encode("bow")).all()
+
+
+def test_prompts_that_nothing_applies_are_told(tmp_path, caplog):
+    folder = save_with_prompts(tmp_path, {"s2p_query": "to: ", "s2s_query": "like: "})
+    Embedder(folder, device="cpu")
+    assert "put nothing in front" in caplog.text
+    assert "'s2p_query', 's2s_query'" in caplog.text
+
+
+def test_prompts_of_other_tasks_beside_those_applied_are_not_told(tmp_path, caplog):
+    Embedder(save_with_prompts(tmp_path, {"query": "to: ", "clustering": "sort: "}), device="cpu")
+    assert "put nothing in front" not in caplog.text
 
 
 def test_a_causal_model_reads_its_last_token(tmp_path):
@@ -112,6 +148,43 @@ def test_a_dimension_of_the_constructor_is_renormalised(folder):
     vectors = Embedder(folder, device="cpu", truncate_dim=8).encode(TEXTS)
     assert vectors.shape == (len(TEXTS), 8)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
+
+
+def test_only_a_model_that_ends_in_unit_length_gives_it(tmp_path):
+    backbone = Transformer(save_tiny_bert(tmp_path))
+    modules = [backbone, Pooling(HIDDEN_SIZE, "mean"), Normalize(), Dense(HIDDEN_SIZE, 16)]
+    expected = SentenceTransformer(modules=modules, device="cpu").encode(TEXTS)
+    assert Embedder(modules=modules, device="cpu").encode(TEXTS) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_route_that_ends_in_unit_length_is_renormalised(tmp_path):
+    routes = [
+        [Transformer(save_tiny_bert(tmp_path / role)), Pooling(HIDDEN_SIZE, "mean"), Normalize()]
+        for role in ("query", "document")
+    ]
+    router = Router.for_query_document(query_modules=routes[0], document_modules=routes[1])
+    vectors = Embedder(modules=[router], device="cpu").encode_query(TEXTS, truncate_dim=8)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(TEXTS)), abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.5], ids=repr)
+def test_what_is_no_number_of_dimensions_is_refused(model, folder, value):
+    with pytest.raises(ArgumentError, match=r"Embedder\.encode: `truncate_dim` must be a positive integer"):
+        model.encode(TEXTS, truncate_dim=value)
+    with pytest.raises(ArgumentError, match="Embedder: `truncate_dim` must be a positive integer"):
+        Embedder(folder, device="cpu", truncate_dim=value)
+
+
+def test_any_iterable_of_texts_is_read(model):
+    assert (model.encode(text for text in TEXTS) == model.encode(TEXTS)).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lasttoken"])
+def test_an_empty_text_without_special_tokens_is_one_in_any_batch(tmp_path, pooling):
+    """Qwen2's tokenizer makes no token of it; its vector is that of padding alone."""
+    modules = [Transformer(save_tiny_qwen2(tmp_path)), Pooling(HIDDEN_SIZE, pooling)]
+    model = Embedder(modules=modules, device="cpu")
+    assert model.encode("") == pytest.approx(model.encode(["", "bow"])[0], abs=1e-6)
 
 
 def test_what_is_not_text_is_refused(model):
@@ -141,6 +214,32 @@ def test_nan_names_the_text(folder):
         model[0].model.embeddings.word_embeddings.weight[goose] = float("nan")
     with pytest.raises(FletchingError, match=r"computed NaN for inputs\[2\]"):
         model.encode(["wood", "bow", "goose"])
+
+
+def test_infinity_names_the_text(tmp_path):
+    model = Embedder(save_tiny_embedder(tmp_path, normalize=False), device="cpu")
+    with torch.no_grad():
+        model[0].model.encoder.layer[-1].output.LayerNorm.bias[0] = float("inf")
+    with pytest.raises(FletchingError, match=r"computed infinity for inputs\[0\]"):
+        model.encode("wood")  # beside a longer one, padding times infinity is NaN
+
+
+def build_static_embedder(*modules, bad_word=None):
+    static = StaticEmbedding(build_tiny_tokenizer().backend_tokenizer, embedding_dim=8)
+    if bad_word is not None:
+        with torch.no_grad():
+            static.embedding.weight[static.tokenizer.token_to_id(bad_word)] = float("nan")
+    return Embedder(modules=[static, *modules], device="cpu")
+
+
+def test_nan_is_refused_of_what_cannot_be_cut_into_rows():
+    with pytest.raises(FletchingError, match=r"computed NaN for inputs\[1\]"):
+        build_static_embedder(bad_word="goose").encode(["wood and a bow", "goose"])
+
+
+def test_what_cannot_be_cut_into_rows_is_renormalised():
+    vectors = build_static_embedder(Normalize()).encode(["wood", "bow"], truncate_dim=4)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(2), abs=1e-6)
 
 
 def test_what_cannot_be_cut_into_rows_still_runs_in_batches(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from fletching.errors import ArgumentError
@@ -43,7 +44,25 @@ def test_texts_are_copied_into_a_list():
     assert check_texts("Owner", "documents", texts) is not texts
 
 
-@pytest.mark.parametrize("value", ["wood", b"wood", None, 3], ids=repr)
+class Markup(str):
+    """Text that escapes what is put in front of it, as that of template engines does."""
+
+    def __str__(self):
+        return "escaped"
+
+    def __radd__(self, other):
+        return f"escaped {other}{self}"
+
+
+@pytest.mark.parametrize("text", [Markup("wood"), np.str_("wood")], ids=type)
+def test_a_special_string_is_read_as_a_plain_one(text):
+    checked = check_text("Owner", "query", text)
+    assert (type(checked), "a " + checked) == (str, "a wood")
+
+
+@pytest.mark.parametrize(
+    "value", ["wood", b"wood", None, 3, {"id": "wood"}, {"wood"}, frozenset(["wood"])], ids=repr
+)
 def test_what_is_no_list_of_texts_is_refused(value):
     with pytest.raises(ArgumentError, match=r"`documents` must be a list of strings; got .* Pass a list"):
         check_texts("Owner", "documents", value)
@@ -81,6 +100,12 @@ def test_pairs_name_the_half_that_is_not_text(pair, place):
 @pytest.mark.parametrize("value", [None, 1, 10])
 def test_a_count_is_returned_as_it_is(value):
     assert check_count("Owner", "top_k", value) is value
+
+
+@pytest.mark.parametrize("check", [check_count, check_positive])
+def test_an_integer_of_numpy_is_a_count(check):
+    count = check("Owner", "top_k", np.int64(3))
+    assert (type(count), count) == (int, 3)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "1"], ids=repr)

@@ -165,9 +165,11 @@ def test_load_refuses_an_unknown_kind(saved):
         fletching.load(saved, kind="rerank")
 
 
-def test_load_never_trusts_remote_code(saved):
+@pytest.mark.parametrize("part", [None, "model_kwargs", "processor_kwargs", "config_kwargs"])
+def test_load_never_trusts_remote_code(saved, part):
+    flag = {"trust_remote_code": True}
     with pytest.raises(ArgumentError, match="`trust_remote_code` must be left out"):
-        fletching.load(saved, trust_remote_code=True)
+        fletching.load(saved, **({part: flag} if part else flag))
 
 
 # --- nothing there ---
@@ -184,6 +186,12 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 def test_an_empty_folder_holds_no_model(tmp_path):
     assert "neither a modules.json nor a config.json" in open_broken(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_an_error():
+    with pytest.raises(CheckpointError, match="File name too long") as caught:
+        fletching.load("x" * 5000)
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "1_Pooling/config.json"])
@@ -235,6 +243,13 @@ def test_a_missing_weight_is_named(folder):
     assert name in open_broken(folder)
 
 
+def test_a_pooler_that_the_head_reads_is_missed(tmp_path):
+    """Where nothing reads it, as in an embedder, a checkpoint may lack it; a classifier would see noise."""
+    save_tiny_bert(tmp_path, head="sequence-classification")
+    edit_weights(tmp_path, lambda weights: weights.pop("bert.pooler.dense.weight"))
+    assert "it lacks weights: 'bert.pooler.dense.weight'" in open_broken(tmp_path)
+
+
 def test_a_surplus_weight_is_named(folder):
     edit_weights(folder, lambda weights: weights.update(surprise=torch.zeros(1)))
     assert "'surprise'" in open_broken(folder)
@@ -250,6 +265,14 @@ def test_a_weight_of_the_wrong_shape_is_named(folder):
 def test_a_weight_that_is_no_number_is_named(folder, value):
     edit_weights(folder, lambda weights: weights["encoder.layer.0.output.dense.weight"].fill_(value))
     assert "encoder.layer.0.output.dense.weight' holds NaN or infinity" in open_broken(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("two", "expected int, got str"), (0, "ZeroDivisionError")], ids=["text", "zero"]
+)
+def test_an_impossible_configuration_is_an_error(folder, value, text):
+    edit_json(folder / "config.json", num_attention_heads=value)
+    assert text in open_broken(folder)
 
 
 def test_a_configuration_of_another_size_is_an_error(folder):
@@ -375,6 +398,15 @@ def test_an_activation_function_that_is_no_layer_is_refused(tmp_path, name, chan
     save_tiny_cross_encoder(tmp_path)
     edit_json(tmp_path / name, **change)
     assert "no torch layer: 'torch.hub.get_dir'" in open_broken(tmp_path)
+
+
+def test_an_activation_that_would_be_replaced_is_refused(tmp_path):
+    """sentence-transformers puts Tanh in its place, which makes other vectors."""
+    base = SentenceTransformer(save_tiny_embedder(tmp_path / "base"), device="cpu")
+    parts = [*[*base][:2], Dense(32, 8)]
+    SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "model"))
+    edit_json(tmp_path / "model" / "2_Dense" / "config.json", activation_function="acme.Swish")
+    assert "its activation function is no torch layer: 'acme.Swish'" in open_broken(tmp_path / "model")
 
 
 def test_an_index_cannot_point_outside_the_folder(folder, tmp_path):
@@ -543,6 +575,12 @@ def test_kind_is_found_without_loading(tmp_path, save, kind):
     (folder / "model.safetensors").unlink()
 
     assert find_kind(folder) == kind
+
+
+def test_kind_of_a_foreign_class_is_not_told(folder):
+    edit_modules(folder, 1, type="modeling_evil.Evil")
+    with pytest.raises(CheckpointError, match=r"'modeling_evil\.Evil', which no installed method brings"):
+        find_kind(folder)
 
 
 def test_kind_of_a_named_checkpoint_is_found():

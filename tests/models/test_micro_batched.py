@@ -1,21 +1,23 @@
-"""What embedders and rerankers do with text: precision, budgets, duplicates, the lock."""
+"""What embedders and rerankers do with text: precision, budgets, duplicates."""
 
 from __future__ import annotations
-
-import copy
-import pickle
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillRunning
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from fletching.errors import ArgumentError
+from fletching.models import micro_batched
 from fletching.models.embedder import Embedder
-from fletching.models.micro_batched import TokenizerLock
 from fletching.models.reranker import Reranker
-from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
+from fletching.testing import (
+    build_tiny_decoder,
+    build_tiny_tokenizer,
+    save_tiny_cross_encoder,
+    save_tiny_embedder,
+)
 
 TEXTS = ["wood", "The archer draws the bow.", "goose feathers in the wind", "wood", "nock", "string", "wood"]
 
@@ -113,23 +115,18 @@ def test_short_passages_do_not_pay_for_long_ones_of_another_list(reranker_folder
     assert sorted(shapes)[-1] == (3, min(width for _, width in shapes))
 
 
-# --- the lock ---
+def test_a_very_long_text_is_tokenized_apart():
+    """Its padding would be that of 255 short ones: of a megabyte without a limit, gigabytes."""
+    chunks = [*micro_batched._cut([2**20, *[4] * 300])]
+    assert [len(chunk) for chunk in chunks] == [256, 44, 1]
+    assert chunks[-1] == [0]
 
 
-def test_tokenization_waits_for_the_lock(folder):
-    model = Embedder(folder, device="cpu")
-    with ThreadPoolExecutor(1) as threads:
-        with model._tokenizer_lock:
-            waiting = threads.submit(model.encode, "wood")
-            with pytest.raises(StillRunning):
-                waiting.result(timeout=0.2)
-        assert waiting.result(timeout=30).shape == (32,)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda lock: pickle.loads(pickle.dumps(lock))])
-def test_a_copied_lock_is_free(copied):
-    lock = TokenizerLock()
-    with lock:
-        twin = copied(lock)
-    with ThreadPoolExecutor(1) as threads, lock:
-        assert threads.submit(lambda: twin.__enter__()).result(timeout=5) is None
+def test_padding_in_front_does_not_move_positions(tmp_path):
+    """GPT-2 counts its positions from the first column, which is padding where another text is longer."""
+    build_tiny_decoder("gpt2", vocab_size=200).save_pretrained(tmp_path)
+    options = {"padding_side": "left", "model_input_names": ["input_ids", "attention_mask"]}
+    build_tiny_tokenizer(**options).save_pretrained(tmp_path)
+    modules = [Transformer(str(tmp_path)), Pooling(32, "lasttoken")]
+    model = Embedder(modules=modules, device="cpu")
+    assert model.encode(TEXTS) == pytest.approx(model.encode(TEXTS, batch_size=1), abs=1e-5)

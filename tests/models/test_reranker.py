@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from fletching.errors import ArgumentError, FletchingError
+from fletching.models import micro_batched
 from fletching.models.reranker import Reranker
 from fletching.testing import save_tiny_cross_encoder
 
@@ -28,6 +29,12 @@ def model(folder):
 @pytest.fixture(scope="module")
 def stock(folder):
     return CrossEncoder(folder, device="cpu")
+
+
+class Listwise(Reranker):
+    """Scores as its base class does; lists stay whole."""
+
+    listwise = True
 
 
 # --- a cross-encoder ---
@@ -60,6 +67,43 @@ def test_a_prompt_is_put_in_front_of_the_query(model):
     assert model.rank("arrow", TEXTS, prompt="What is an ") == model.rank("What is an arrow", TEXTS)
 
 
+@pytest.mark.parametrize("option", [{"prompt": 3}, {"prompt": b"What"}], ids=str)
+def test_a_prompt_that_is_not_text_is_refused(model, option):
+    with pytest.raises(ArgumentError, match=r"rank: `prompt` must be a string"):
+        model.rank("arrow", TEXTS, **option)
+    with pytest.raises(ArgumentError, match=r"predict: `prompt` must be a string"):
+        model.predict([("arrow", "wood")], **option)
+
+
+def test_half_of_a_surrogate_pair_in_a_prompt_is_read_as_a_replacement(model):
+    assert model.rank("arrow", TEXTS, prompt="\ud83c ") == model.rank("\ufffd arrow", TEXTS)
+
+
+def test_arguments_that_sentence_transformers_dropped_still_do_nothing(model):
+    old = model.rank(QUERY, TEXTS, num_workers=0, convert_to_tensor=True, activation_fct=torch.nn.Identity())
+    assert old == model.rank(QUERY, TEXTS, scores="logit")
+
+
+def test_a_listwise_model_takes_an_array_of_pairs(folder):
+    model = Listwise(folder, device="cpu")
+    pairs = [(QUERY, "wood"), (QUERY, "bow")]
+    assert model.predict(np.array(pairs)).tolist() == model.predict(pairs).tolist()
+
+
+@pytest.mark.parametrize("queries", [{"q": "arrow"}, {"arrow"}], ids=repr)
+def test_queries_without_an_order_are_refused(model, queries):
+    with pytest.raises(ArgumentError, match="`queries` must be a list of queries"):
+        model.rank_batch(queries, [TEXTS])
+
+
+def test_the_card_of_several_labels_shows_what_they_can_do(folder, tmp_path):
+    options = {"num_labels": 3, "model_kwargs": {"ignore_mismatched_sizes": True}}
+    Reranker(folder, device="cpu", **options).save(str(tmp_path))
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "model.predict([(" in card
+    assert "model.rank(" not in card
+
+
 def test_two_labels_cannot_rank_but_predict(folder):
     model = Reranker(folder, device="cpu", num_labels=2, model_kwargs={"ignore_mismatched_sizes": True})
     with pytest.raises(ArgumentError, match=r"`self\.num_labels` must be 1 to rank; got 2"):
@@ -69,6 +113,23 @@ def test_two_labels_cannot_rank_but_predict(folder):
 
 
 # --- scores ---
+
+
+def test_certain_probabilities_are_ordered_by_the_logits(folder):
+    """Float32 rounds the sigmoid of anything above 17 to 1."""
+    model = Reranker(folder, device="cpu")
+    with torch.no_grad():
+        model[0].model.classifier.bias += 40
+    ranking = model.rank(QUERY, TEXTS)
+    assert {hit["score"] for hit in ranking} == {1.0}
+    by_logit = model.rank(QUERY, TEXTS, scores="logit")
+    assert [hit["corpus_id"] for hit in ranking] == [hit["corpus_id"] for hit in by_logit]
+
+
+def test_a_function_that_turns_scores_around_turns_the_order(model):
+    ids = [hit["corpus_id"] for hit in model.rank(QUERY, TEXTS[:3], scores="logit")]
+    turned = model.rank(QUERY, TEXTS[:3], activation_fn=torch.neg)
+    assert [hit["corpus_id"] for hit in turned] == ids[::-1]
 
 
 def test_a_function_of_the_user_is_applied(model):
@@ -89,6 +150,20 @@ def test_nan_names_the_document(folder):
         model[0].model.bert.embeddings.word_embeddings.weight[goose] = float("nan")
     with pytest.raises(FletchingError, match="computed NaN for document 1 of list 0"):
         model.rank(QUERY, ["wood", "goose"])
+
+
+def test_infinity_names_the_document(folder):
+    model = Reranker(folder, device="cpu")
+    with torch.no_grad():
+        model[0].model.classifier.bias.fill_(float("inf"))
+    with pytest.raises(FletchingError, match="computed infinity for document 0 of list 0"):
+        model.rank(QUERY, ["wood", "goose"])
+
+
+def test_nan_that_comes_of_the_list_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(Listwise, "score_lists", lambda self, encoded, sizes: encoded * float("nan"))
+    with pytest.raises(FletchingError, match="computed NaN for document 0 of list 0"):
+        Listwise(folder, device="cpu").rank(QUERY, ["wood", "goose"])
 
 
 def test_a_string_is_not_a_list_of_queries(model):
@@ -117,6 +192,45 @@ def test_a_document_that_just_fits_loses_nothing(model):
     room = model.max_seq_length - len(model.tokenizer([QUERY], [""])["input_ids"][0])
     rankings = model.rank_batch([QUERY, QUERY], [["wood " * room], ["wood " * (room + 1)]])
     assert [ranking.lost_tokens for ranking in rankings] == [{}, {0: 1}]
+
+
+def test_a_limit_that_the_checkpoint_tells_the_tokenizer_counts(folder):
+    """It reads 48 tokens, but is told to cut at 20."""
+    model = Reranker(folder, device="cpu")
+    model[0].processing_kwargs = {"text": {"max_length": 20}}
+    document = "wood " * 30
+    whole = model.tokenizer(QUERY, document, truncation=False, verbose=False)["input_ids"]
+    assert model.rank("bow", [document, "goose"]).lost_tokens.keys() == {0}
+    assert model.rank(QUERY, [document]).lost_tokens == {0: len(whole) - 20}
+
+
+def test_chunks_need_to_know_where_tokens_are(folder, monkeypatch):
+    model = Reranker(folder, device="cpu")
+    monkeypatch.setattr(type(model.tokenizer), "is_fast", False)
+    with pytest.raises(ArgumentError, match="`long` must be 'truncate' with a tokenizer that does not tell"):
+        model.rank(QUERY, TEXTS, long="chunk_max")
+
+
+class TestBatchesThatCannotBeTakenApart:
+    """As those that flash attention flattens: sentence-transformers computes them."""
+
+    @pytest.fixture(autouse=True)
+    def _cannot_split(self, monkeypatch):
+        monkeypatch.setattr(micro_batched, "can_split", lambda features: False)
+
+    def test_lost_tokens_are_not_known(self, model):
+        assert model.rank(QUERY, TEXTS).lost_tokens is None
+
+    def test_chunks_are_refused(self, model):
+        with pytest.raises(ArgumentError, match="`long` must be 'truncate' for a model whose batches"):
+            model.rank(QUERY, TEXTS, long="chunk_max")
+
+    def test_nan_is_refused(self, folder):
+        model = Reranker(folder, device="cpu")
+        with torch.no_grad():
+            model[0].model.classifier.bias.fill_(float("nan"))
+        with pytest.raises(FletchingError, match="computed NaN for document 0 of list 0"):
+            model.rank(QUERY, TEXTS)
 
 
 def test_tokens_are_lost_per_list(model):

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 import fletching
 from fletching import fingerprint, load_shared
 from fletching.errors import ArgumentError, CheckpointError
 from fletching.models import sharing
-from fletching.testing import save_tiny_cross_encoder, save_tiny_embedder
+from fletching.models.embedder import Embedder
+from fletching.testing import save_tiny_bert, save_tiny_cross_encoder, save_tiny_embedder
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +128,7 @@ def change_word(model: Any) -> None:
         lambda model: setattr(model, "max_seq_length", 16),
         lambda model: setattr(model, "similarity_fn_name", "dot"),
         lambda model: setattr(model[1], "pooling_mode", "cls"),
+        lambda model: setattr(model.tokenizer, "truncation_side", "left"),
     ],
     ids=[
         "weight",
@@ -136,6 +141,7 @@ def change_word(model: Any) -> None:
         "length",
         "similarity",
         "pooling",
+        "side",
     ],
 )
 def test_fingerprint_changes_with_what_is_computed(model: Any, change: Any) -> None:
@@ -152,6 +158,62 @@ def test_fingerprint_sees_any_two_values_of_a_large_tensor_change_places() -> No
         layer.weight[[1, 2000]] = layer.weight[[2000, 1]]
 
     assert fingerprint(layer) != before
+
+
+def test_fingerprint_of_a_sparse_model_survives_use(tmp_path: Path) -> None:
+    """SpladePooling writes down its width at the first call."""
+    model = SparseEncoder(save_tiny_bert(tmp_path, head="masked-lm"), device="cpu")
+    before = fingerprint(model)
+    model.encode(["an arrow"])
+
+    assert fingerprint(model) == before
+
+
+def test_fingerprint_sees_into_routes(tmp_path: Path) -> None:
+    route = [Transformer(save_tiny_bert(tmp_path)), Pooling(32, "mean")]
+    model = Embedder(modules=[Router.for_query_document(route, [*route])], device="cpu")
+    before = fingerprint(model)
+    route[1].pooling_mode = "cls"
+
+    assert fingerprint(model) != before
+
+
+@pytest.mark.parametrize("changes", [{"lora_alpha": 16}, {"use_rslora": True}], ids=str)
+def test_fingerprint_sees_how_an_adapter_is_scaled(folder: str, changes: dict[str, Any]) -> None:
+    peft = pytest.importorskip("peft")
+
+    def adapt(**options: Any) -> Any:
+        model = fletching.load(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            settings = {"target_modules": ["query", "value"], "init_lora_weights": False, "r": 2, **options}
+            model.add_adapter(peft.LoraConfig(**settings))
+        return model
+
+    assert fingerprint(adapt()) == fingerprint(adapt())
+    assert fingerprint(adapt()) != fingerprint(adapt(**changes))
+
+
+def test_fingerprint_of_an_adapter_survives_saving(model: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model.add_adapter(peft.LoraConfig(target_modules=["query", "value"], init_lora_weights=False, r=2))
+    model.save(str(tmp_path))
+
+    assert fingerprint(fletching.load(tmp_path)) == fingerprint(model)
+
+
+def test_sets_are_spelt_alike_in_every_process() -> None:
+    """Their own order depends on the seed of the process."""
+    assert sharing._encode({"layers": {"value", "query", "key"}}) == b'{"layers": ["key", "query", "value"]}'
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Identity(), torch.tanh], ids=["module", "function"])
+def test_fingerprint_sees_the_activation_of_scores(tmp_path: Path, activation: Any) -> None:
+    model = fletching.load(save_tiny_cross_encoder(tmp_path))
+    before = fingerprint(model)
+    model.activation_fn = activation
+
+    assert fingerprint(model) != before
 
 
 def test_fingerprint_of_a_reranker(tmp_path: Path) -> None:

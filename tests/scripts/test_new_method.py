@@ -26,7 +26,7 @@ def new_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(fletching.methods, "__path__", [*fletching.methods.__path__, str(methods)])
     plugins.reload()
     yield tmp_path
-    plugins.registry.cache_clear()
+    plugins._build_registry.cache_clear()
     for module in [name for name in sys.modules if name.startswith("fletching.methods.my_method")]:
         del sys.modules[module]
     vars(fletching.methods).pop("my_method", None)

@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fletching import __version__
+from fletching.cli._output import one_line
 from fletching.errors import FletchingError
 
 __all__ = ["build_app", "main"]
@@ -94,6 +95,12 @@ class _Group(_QuickHelp, TyperGroup):
             return super().invoke(ctx)
         except FletchingError as error:
             typer.secho(str(error), fg="red", err=True)
+            raise typer.Exit(2) from error
+        except BrokenPipeError:  # whoever reads has enough; typer ends in silence
+            raise
+        except OSError as error:  # a full disk, a folder that may not be written
+            owner = f"{ctx.command_path} {ctx.invoked_subcommand}"
+            typer.secho(f"{owner}: {one_line(str(error))}.", fg="red", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as interrupt:
             typer.echo("Interrupted.", err=True)

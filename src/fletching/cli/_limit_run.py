@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fletching.cli._models import open_model, quieten, someone_watches
-from fletching.cli._output import AsJson, one_line, print_json
+from fletching.cli._output import AsJson, one_line, print_json, reserve_stdout
 from fletching.cli._plots import Plot, check_plot
 from fletching.errors import bad_argument
 
@@ -67,7 +67,8 @@ def run(
     from fletching.evaluation.systems import find_system_kind
     from fletching.methods.limit import LimitEvaluator
 
-    kind = find_system_kind(model)
+    with reserve_stdout():
+        kind = find_system_kind(model)
     if cuts and kind != "embedder":
         raise bad_argument(_OWNER, "--dims", f"left out: only a dense embedder is cut, not a {kind}", dims)
     opened: Any = model if kind in ("bm25", "run") else open_model(model, dtype=dtype, device=device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from fletching.cli._output import reserve_stdout
+
 __all__ = ["open_model", "quieten", "rank_by_similarity", "someone_watches"]
 
 
@@ -20,9 +22,10 @@ def open_model(name: str, **options: Any) -> Any:
     """
     quieten()
 
-    from fletching.models.sharing import load_shared
+    with reserve_stdout():
+        from fletching.models.sharing import load_shared
 
-    return load_shared(name, **{key: value for key, value in options.items() if value is not None})
+        return load_shared(name, **{key: value for key, value in options.items() if value is not None})
 
 
 def quieten() -> None:
@@ -57,4 +60,4 @@ def rank_by_similarity(
 
 def someone_watches() -> bool:
     """Say whether a progress bar on stderr has someone to see it."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()

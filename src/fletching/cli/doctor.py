@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 
-from fletching.cli._output import AsJson, print_json
+from fletching.cli._output import AsJson, print_json, reserve_stdout
 from fletching.errors import FletchingError, MissingExtraError
-from fletching.plugins import registry
+from fletching.plugins import find_unknown_names, registry
 from fletching.registry import Registry, missing_requirements, read_extras
 
 __all__ = ["command"]
@@ -27,7 +27,8 @@ def command(as_json: AsJson = False) -> None:
     Also shows versions, the packages that extras lack, and names that clash. Exits with status 1 when
     something is broken.
     """
-    report = _examine(registry())
+    with reserve_stdout():
+        report = _examine(registry())
     if as_json:
         print_json(report)
     else:
@@ -54,6 +55,7 @@ def _examine(methods: Registry) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "unknown": {name: unknown for name in _VARIABLES if (unknown := find_unknown_names(name))},
         "extras": {
             extra: [package for package in packages if _version(package) is None]
             for extra, packages in read_extras().items()
@@ -70,6 +72,8 @@ def _print_report(report: dict[str, Any]) -> None:
         typer.echo(f"{package} {version or 'is not installed'}")
     for variable, value in report["environment"].items():
         typer.echo(f"{variable}={value!r} is set")
+    for variable, names in report["unknown"].items():
+        typer.secho(f"{variable} names what is not installed: {', '.join(names)}", fg="yellow")
     for extra, missing in report["extras"].items():
         typer.echo(f"extra {extra}: {'lacks ' + ', '.join(missing) if missing else 'complete'}")
     for name in report["working"]:

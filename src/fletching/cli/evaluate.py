@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fletching.cli._models import quieten, someone_watches
-from fletching.cli._output import AsJson, one_line, print_json
+from fletching.cli._output import AsJson, one_line, print_json, reserve_stdout
 from fletching.cli._plots import Plot, check_plot
 from fletching.errors import bad_argument
 
@@ -162,7 +162,8 @@ def _find_systems(models: Sequence[str], data: Path, options: dict[str, Any]) ->
         beside = find_beside(data, model)
         is_file = bool(beside.suffix) and beside.is_file()  # names of models have no ending, or no file
         systems.append(str(beside) if is_file else model)
-        find_system_kind(systems[-1], **options)
+        with reserve_stdout():
+            find_system_kind(systems[-1], **options)
     return systems
 
 

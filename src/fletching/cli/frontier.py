@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fletching.cli._models import quieten, someone_watches
-from fletching.cli._output import AsJson, one_line, print_json
+from fletching.cli._output import AsJson, one_line, print_json, reserve_stdout
 from fletching.cli._plots import Plot, check_plot
 from fletching.errors import ArgumentError, bad_argument
 
@@ -110,7 +110,8 @@ def command(
 
     given: dict[str, Any] = {"dtype": dtype, "device": device}
     options = {name: value for name, value in given.items() if value is not None}
-    kind = find_system_kind(model, **options)
+    with reserve_stdout():
+        kind = find_system_kind(model, **options)
     if kind != "embedder":
         raise bad_argument(_OWNER, "MODEL", f"a dense embedder, no {kind}", model)
     given = {"split": split, "candidates": candidates}

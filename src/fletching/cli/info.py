@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fletching.cli._output import AsJson, print_json
+from fletching.cli._output import AsJson, print_json, reserve_stdout
 from fletching.plugins import registry
 from fletching.registry import missing_requirements
 
@@ -21,7 +21,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Show what a method is, where it comes from and what it needs."""
-    methods = registry()
+    with reserve_stdout():
+        methods = registry()
     found = methods.find_checkpoint(name)
     spec = found[0] if found else methods.get(name)
     facts = {

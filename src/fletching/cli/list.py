@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fletching.cli._output import AsJson, print_json, warn_of_broken
+from fletching.cli._output import AsJson, print_json, reserve_stdout, warn_of_broken
 from fletching.plugins import registry
 
 __all__ = ["command"]
@@ -12,7 +12,8 @@ __all__ = ["command"]
 
 def command(as_json: AsJson = False) -> None:
     """List the methods, built-in and from plug-ins."""
-    methods = registry()
+    with reserve_stdout():
+        methods = registry()
     rows = [
         {
             "name": methods.name_of(spec),

@@ -141,6 +141,8 @@ def _read_text(path: Path, source: str) -> str:
 
 
 def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise OSError("it is closed")
     if sys.stdin.isatty():
         typer.echo("Reading candidates from the keyboard, one a line; Ctrl-D ends them.", err=True)
     return sys.stdin.buffer.read()

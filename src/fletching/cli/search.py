@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fletching.cli._models import open_model, quieten, someone_watches
-from fletching.cli._output import AsJson, one_line, print_json
+from fletching.cli._output import AsJson, one_line, print_json, reserve_stdout
 from fletching.errors import bad_argument
 
 if TYPE_CHECKING:
@@ -99,18 +99,23 @@ def _open_systems(names: Sequence[str], options: dict[str, Any], *, may_embed: b
     Returns:
         By name: a reranker, ``None`` for no reranking, or `_EMBEDS` for an embedder, which its index opens.
     """
-    from fletching.models.loading import find_kind
-
     quieten()
     models: dict[str, Any] = {}
     for name in names:
         if name == _NONE:
             models[name] = None
-        elif may_embed and find_kind(name) == _EMBEDS:
+        elif may_embed and _embeds(name):
             models[name] = _EMBEDS
         else:
             models[name] = open_model(name, kind="reranker", **options)
     return models
+
+
+def _embeds(name: str) -> bool:
+    with reserve_stdout():
+        from fletching.models.loading import find_kind
+
+        return find_kind(name) == _EMBEDS
 
 
 def _split_systems(compare: str | None) -> list[str]:

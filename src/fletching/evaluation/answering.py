@@ -126,8 +126,8 @@ class RerankerSystem(System):
             at = "" if place is None else f", document {ids[place]!r}"
             raise FletchingError(f"System {self.name!r}, query {query_id!r}{at}: {error}") from error
         lost = getattr(hits, "lost_tokens", None)
-        if lost is not None and self.lost_tokens is not None:
-            self.lost_tokens += sum(lost.values())
+        if self.lost_tokens is not None:  # one list that is not known makes the sum unknown
+            self.lost_tokens = None if lost is None else self.lost_tokens + sum(lost.values())
         scores: Scores = {}
         for hit in hits:
             place, score = hit["corpus_id"], float(hit["score"])

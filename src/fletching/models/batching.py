@@ -14,6 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # CPU
+    "not enough memory",  # CPU under Windows
+    "out of memory",  # accelerators that raise a plain RuntimeError
+)
+
 Features = dict[str, Any]
 Row = dict[str, Tensor]
 
@@ -73,7 +79,7 @@ def split_rows(features: Mapping[str, Any]) -> TokenizedRows:
     """
     mask = features["attention_mask"].bool()
     per_token = {
-        name: value
+        name: value if value.numel() else value.long()  # tokenizers make floats of nothing
         for name, value in features.items()
         if isinstance(value, Tensor) and value.shape == mask.shape
     }
@@ -94,17 +100,18 @@ def pad_rows(rows: Sequence[Row], *, padding: Mapping[str, int], side: str) -> d
         side: ``"left"`` or ``"right"``.
 
     Returns:
-        Tensors of shape ``(B, T)`` with T the longest row.
+        Tensors of shape ``(B, T)`` with T the longest row, at least 1: networks refuse rows of nothing, which
+        an empty text is where the tokenizer adds nothing to it.
     """
-    return {
-        name: torch.nn.utils.rnn.pad_sequence(
-            [row[name] for row in rows],
-            batch_first=True,
-            padding_value=padding.get(name, 0),
-            padding_side=side,
+    padded = {}
+    for name in rows[0]:
+        fill = padding.get(name, 0)
+        padded[name] = torch.nn.utils.rnn.pad_sequence(
+            [row[name] for row in rows], batch_first=True, padding_value=fill, padding_side=side
         )
-        for name in rows[0]
-    }
+        if not padded[name].shape[1]:
+            padded[name] = padded[name].new_full((len(rows), 1), fill)
+    return padded
 
 
 def plan_batches(lengths: Sequence[int], *, max_tokens: int, max_rows: int | None = None) -> list[list[int]]:
@@ -187,4 +194,6 @@ def _run_or_run_out(run: Callable[[list[int]], Tensor], batch: list[int]) -> Ten
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Recognise exhausted memory on CPU (no type of its own) and on accelerators."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
+    )

@@ -20,7 +20,7 @@ def find_cache() -> Path:
         MissingExtraError: If the variable is not set and platformdirs is not installed.
     """
     if given := os.environ.get("FLETCHING_CACHE"):
-        return Path(given)
+        return Path(given).expanduser()
     try:
         from platformdirs import user_cache_path
     except ModuleNotFoundError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, TypeGuard
 
 from fletching.errors import bad_argument
 
@@ -27,17 +28,31 @@ def check_text(owner: str, parameter: str, value: object) -> str:
         value: Anything.
 
     Returns:
-        The text, unchanged but for lone surrogates.
+        The text, unchanged but for lone surrogates; always a plain ``str``, since subclasses (markup, enums)
+        may put prompts in front of themselves in a way of their own.
 
     Raises:
         ArgumentError: If ``value`` is not a ``str``.
     """
     if not isinstance(value, str):
         raise bad_argument(owner, parameter, "a string", value, _remedy(value))
-    if value.isascii() or not _LONE_SURROGATE.search(value):
-        return value
+    text = str.__str__(value)
+    if text.isascii() or not _LONE_SURROGATE.search(text):
+        return text
     logger.warning("%s: `%s` holds lone surrogates; each is read as U+FFFD.", owner, parameter)
-    return _LONE_SURROGATE.sub(_REPLACEMENT, value)
+    return _LONE_SURROGATE.sub(_REPLACEMENT, text)
+
+
+def is_listing(value: object) -> bool:
+    """Say whether a value lists things in an order that results can refer to.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        True for iterables that are neither text, nor a mapping, nor a set.
+    """
+    return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping, set, frozenset))
 
 
 def check_texts(owner: str, parameter: str, values: object) -> list[str]:
@@ -47,7 +62,7 @@ def check_texts(owner: str, parameter: str, values: object) -> list[str]:
         owner: The call named in the error.
         parameter: The parameter named in the error.
         values: A sequence or other iterable of strings; a bare string is refused, since its characters are
-            not what the caller means.
+            not what the caller means, and so are mappings and sets.
 
     Returns:
         A new list, in the same order.
@@ -55,7 +70,7 @@ def check_texts(owner: str, parameter: str, values: object) -> list[str]:
     Raises:
         ArgumentError: If ``values`` is not an iterable of strings.
     """
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if not isinstance(values, Iterable) or not is_listing(values):
         raise bad_argument(owner, parameter, "a list of strings", values, "Pass a list, even for one text")
     return [check_text(owner, f"{parameter}[{index}]", value) for index, value in enumerate(values)]
 
@@ -130,7 +145,7 @@ def check_count(owner: str, parameter: str, value: object) -> int | None:
         return None
     if not _is_positive(value):
         raise bad_argument(owner, parameter, "a positive integer or None", value)
-    return cast(int, value)
+    return int(value)
 
 
 def check_positive(owner: str, parameter: str, value: object) -> int:
@@ -149,11 +164,12 @@ def check_positive(owner: str, parameter: str, value: object) -> int:
     """
     if not _is_positive(value):
         raise bad_argument(owner, parameter, "a positive integer", value)
-    return cast(int, value)
+    return int(value)
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_positive(value: object) -> TypeGuard[int]:
+    """Accept NumPy's integers, too."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _remedy(value: object) -> str:

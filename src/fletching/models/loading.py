@@ -6,7 +6,6 @@ import json
 import logging
 import pickle
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from sentence_transformers.util import get_device_name, load_file_path
-from transformers import modeling_utils
 
 from fletching.errors import FletchingError, bad_argument, bad_checkpoint, bad_choice, did_you_mean
+from fletching.models.adapters import read_magnitudes
 from fletching.models.embedder import Embedder
 from fletching.models.hardware import resolve_dtype
+from fletching.models.load_reports import listen
 from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
 from fletching.plugins import registry
@@ -56,16 +55,6 @@ _WORDS = {"sparse": "sparse model", "multi_vector": "multi-vector model"}
 _RANDOM = "sentence-transformers would add a random one"
 _TRAIN = "Train one first"
 _UNEXPECTED = re.compile(r"__init__\(\) got an unexpected keyword argument '(\w+)'")
-_FAILURES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
 
 
 def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> Any:
@@ -95,6 +84,7 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
         CheckpointError: If the folder is missing, broken, hostile, or of a class that nobody here vouches
             for.
         MissingExtraError: If the method needs a package that is not installed.
+        PluginError: If the checkpoint belongs to a plug-in that cannot be imported.
 
     Example:
         >>> load("no/such/folder")
@@ -104,12 +94,9 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
     """
     if kind is not None and kind not in KINDS:
         raise bad_choice("load", "kind", KINDS, kind)
-    if kwargs.get("trust_remote_code"):
-        remedy = "Install the plug-in that brings the class, or open it with sentence-transformers"
-        raise bad_argument(
-            "load", "trust_remote_code", "left out: fletching runs no code of a checkpoint", True, remedy
-        )
-    location, model_class, options = _resolve_name(path_or_id)
+    _refuse_trust(kwargs)
+    with _one_clear_sentence(str(path_or_id)):
+        location, model_class, options = _resolve_name(path_or_id)
     options |= kwargs
     # sentence_bert_config.json may set arguments of `from_pretrained`; what is given here wins over it
     model_kwargs = options.get("model_kwargs") or {}
@@ -132,9 +119,22 @@ def load(path_or_id: str | Path, *, kind: str | None = None, **kwargs: Any) -> A
     return model
 
 
+def _refuse_trust(options: dict[str, Any]) -> None:
+    """Refuse the flag that would run code, for the whole model or for one of its parts."""
+    parts = [options, *(options.get(name) for name in ("model_kwargs", "processor_kwargs", "config_kwargs"))]
+    if any(isinstance(part, dict) and part.get("trust_remote_code") for part in parts):
+        domain = "left out: fletching runs no code of a checkpoint"
+        remedy = "Install the plug-in that brings the class, or open it with sentence-transformers"
+        raise bad_argument("load", "trust_remote_code", domain, True, remedy)
+
+
 def _build_model(model_class: type[Any], location: str, options: dict[str, Any]) -> Any:
     """Build the model; ``dtype`` is an argument of ours, which the stock classes know as a model argument."""
-    if issubclass(model_class, (Embedder, Reranker)) or "dtype" not in options:
+    if issubclass(model_class, (Embedder, Reranker)):
+        return model_class(location, **options)
+    if options.get("backend", "torch") == "torch":
+        options["model_kwargs"] = read_magnitudes(options["model_kwargs"])
+    if "dtype" not in options:
         return model_class(location, **options)
     device_type = torch.device(options.get("device") or get_device_name()).type
     dtype = resolve_dtype(model_class.__name__, options["dtype"], device_type)
@@ -158,10 +158,15 @@ def find_kind(path_or_id: str | Path, **hub_options: Any) -> str:
     Raises:
         ArgumentError: As `load`.
         CheckpointError: As `load`, for what the checkpoint's JSON files show.
+        MissingExtraError: As `load`.
+        PluginError: As `load`.
     """
-    location, model_class, _ = _resolve_name(path_or_id)
+    with _one_clear_sentence(str(path_or_id)):
+        location, model_class, _ = _resolve_name(path_or_id)
     with _one_clear_sentence(location):
-        model_class = model_class or _choose_class(_read_checkpoint(location, hub_options), None)
+        checkpoint = _read_checkpoint(location, hub_options)
+        _refuse_foreign_classes(checkpoint)
+        model_class = model_class or _choose_class(checkpoint, None)
     kind = next((kind for kind, base in KINDS.items() if issubclass(model_class, base)), None)
     if kind is None:
         problem = f"it opens as {model_class.__name__}, which is of no kind that is known here"
@@ -209,25 +214,33 @@ def _locate(location: str) -> str:
     return str(files(package) / folder)
 
 
-def _read_checkpoint(location: str, hub_options: dict[str, Any]) -> _Checkpoint:
-    def read(filename: str, expected: type) -> Any:
-        path = load_file_path(location, filename, **hub_options)
-        if path is None:
-            return expected()
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise bad_checkpoint(location, f"{filename} is not valid JSON ({error})") from error
-        if not isinstance(content, expected):
-            raise bad_checkpoint(location, f"{filename} must hold a JSON {expected.__name__}")
-        return content
+def _read_json(location: str, filename: str, expected: type, hub_options: dict[str, Any]) -> Any:
+    """Read one file; a missing one is empty."""
+    path = load_file_path(location, filename, **hub_options)
+    if path is None:
+        return expected()
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise bad_checkpoint(location, f"{filename} is not valid JSON ({error})") from error
+    if not isinstance(content, expected):
+        raise bad_checkpoint(location, f"{filename} must hold a JSON {expected.__name__}")
+    return content
 
-    checkpoint = _Checkpoint(
-        location,
-        read("modules.json", list),
-        read("config_sentence_transformers.json", dict),
-        read("config.json", dict),
-    )
+
+def _read_checkpoint(location: str, hub_options: dict[str, Any]) -> _Checkpoint:
+    modules = _read_json(location, "modules.json", list, hub_options)
+    model = _read_json(location, "config_sentence_transformers.json", dict, hub_options)
+    config = _read_json(location, "config.json", dict, hub_options)
+    if not modules and not config:  # an adapter as PEFT saves it names the model that it belongs to
+        adapter = _read_json(location, "adapter_config.json", dict, hub_options)
+        base = adapter.get("base_model_name_or_path")
+        if isinstance(base, str):
+            of_base = {key: value for key, value in hub_options.items() if key != "revision"}
+            config = _read_json(base, "config.json", dict, of_base)
+        if adapter and not config:
+            raise bad_checkpoint(location, f"it is an adapter, and its model {base!r} cannot be found")
+    checkpoint = _Checkpoint(location, modules, model, config)
     if not checkpoint.modules and not checkpoint.config:
         if Path(location).is_dir():
             problem, remedy = "it has neither a modules.json nor a config.json", "Pass a model folder"
@@ -261,15 +274,25 @@ def _refuse_foreign_classes(checkpoint: _Checkpoint) -> None:
 
 
 def _refuse_foreign_activation(checkpoint: _Checkpoint) -> None:
-    """Look at what sentence-transformers would call: any name of torch; only layers are meant."""
+    """Look at what sentence-transformers would call: any name of torch; only layers are meant.
+
+    It puts another in the place of a name outside of torch: where a score is activated that changes no order,
+    in a ``Dense`` it makes another model.
+    """
     nested = checkpoint.config.get("sentence_transformers")
-    for name in (
-        checkpoint.model.get("activation_fn"),
-        checkpoint.config.get("sbert_ce_default_activation_function"),
-        nested.get("activation_fn") if isinstance(nested, dict) else None,
-        *(_read_activation(checkpoint.location, module["path"]) for module in checkpoint.modules),
+    inside = [
+        (module["type"], _read_activation(checkpoint.location, module["path"]))
+        for module in checkpoint.modules
+    ]
+    for owner, name in (
+        ("", checkpoint.model.get("activation_fn")),
+        ("", checkpoint.config.get("sbert_ce_default_activation_function")),
+        ("", nested.get("activation_fn") if isinstance(nested, dict) else None),
+        *inside,
     ):
-        if isinstance(name, str) and name.startswith("torch.") and not name.startswith("torch.nn."):
+        if not isinstance(name, str) or name.startswith("torch.nn."):
+            continue
+        if name.startswith("torch.") or owner.endswith(".Dense"):
             raise bad_checkpoint(checkpoint.location, f"its activation function is no torch layer: {name!r}")
 
 
@@ -358,7 +381,7 @@ def _recognises(spec: MethodSpec, checkpoint: _Checkpoint) -> bool:
     try:
         recognise: Any = registry().resolve(str(spec.recognise))
         return bool(recognise(checkpoint.location, contents))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         logger.warning("Method %r cannot tell its checkpoints (%s).", spec.name, summarise(error))
         return False
 
@@ -382,7 +405,7 @@ def _one_clear_sentence(location: str) -> Iterator[None]:
     except ImportError as error:  # lists what is missing, one line each
         problem = f"it needs what is not installed ({' '.join(str(error).split())})"
         raise bad_checkpoint(location, problem) from error
-    except _FAILURES as error:
+    except (Exception, SystemExit) as error:  # every library has its own; a plug-in's module may exit
         raise bad_checkpoint(location, f"it could not be opened ({summarise(error)})") from error
 
 
@@ -399,40 +422,30 @@ def _caller_is_told(model_class: type[Any]) -> Iterator[None]:
         raise bad_argument("load", "kwargs", domain, found.group(1)) from error
 
 
-_REPORT_LOCK = threading.RLock()
-
-
 @contextmanager
 def _loading_reports(location: str) -> Iterator[list[tuple[Any, Any]]]:
-    """Collect what transformers finds missing or surplus, which it only logs before it goes on."""
-    original = modeling_utils.log_state_dict_report
+    """Collect what transformers finds missing or surplus; a wrong shape ends the loading."""
     reports: list[tuple[Any, Any]] = []
-    owner = threading.get_ident()
 
-    def collect(*args: Any, **kwargs: Any) -> None:
-        if threading.get_ident() != owner:  # somebody else's model
-            return original(*args, **kwargs)
+    def collect(*args: Any, **kwargs: Any) -> bool:
         report = kwargs["loading_info"]
         reports.append((kwargs["model"], report))
         if report.mismatched_keys and not kwargs["ignore_mismatched_sizes"]:
             name, found, expected = sorted(report.mismatched_keys)[0]
             shapes = f"the shape {tuple(found)}, its configuration says {tuple(expected)}"
             raise bad_checkpoint(location, f"the weight {name!r} has {shapes}")
-        if report.error_msgs or report.conversion_errors:
-            original(*args, **kwargs)
-        return None
+        return not (report.error_msgs or report.conversion_errors)
 
-    with _REPORT_LOCK:
-        modeling_utils.log_state_dict_report = collect
-        try:
-            yield reports
-        finally:
-            modeling_utils.log_state_dict_report = original
+    with listen(collect):
+        yield reports
 
 
 def _check_reports(location: str, reports: list[tuple[Any, Any]]) -> None:
     for network, report in reports:
-        missing = sorted(key for key in report.missing_keys if not _HARMLESS_MISSING.search(key))
+        headless = network.base_model is network  # a head may read the pooler
+        missing = sorted(
+            key for key in report.missing_keys if not (headless and _HARMLESS_MISSING.search(key))
+        )
         surplus = sorted(key for key in report.unexpected_keys if _belongs_to(network, key))
         for what, keys in (
             ("lacks weights", missing),

@@ -15,7 +15,8 @@ class Ranking(list[dict[str, Any]]):
     Args:
         hits: The hits.
         lost_tokens: Tokens that did not fit, by ``corpus_id``, for documents cut by ``long="truncate"``;
-            ``None`` when a process pool did the work and could not report them.
+            ``None`` when they are not known: a process pool did the work, or the model's batches cannot be
+            taken apart.
 
     Example:
         >>> ranking = Ranking([{"corpus_id": 1, "score": 2.5}], lost_tokens={1: 40})

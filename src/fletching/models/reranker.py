@@ -7,21 +7,38 @@ import logging
 import os
 import threading
 from bisect import bisect
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from sentence_transformers.util.decorators import deprecated_kwargs
+from sentence_transformers.util.decorators import (
+    cross_encoder_predict_rank_args_decorator,
+    deprecated_kwargs,
+)
 from torch import Tensor, nn
 
 from fletching.errors import FletchingError, bad_argument, bad_choice
 from fletching.models.batching import Row, TokenizedRows
-from fletching.models.inputs import check_count, check_pairs, check_query, check_texts
-from fletching.models.micro_batched import NO_ROW_LIMIT, STOCK_BATCH_SIZE, MicroBatched
+from fletching.models.inputs import (
+    check_count,
+    check_pairs,
+    check_query,
+    check_text,
+    check_texts,
+    is_listing,
+)
+from fletching.models.micro_batched import (
+    NO_ROW_LIMIT,
+    STOCK_BATCH_SIZE,
+    MicroBatched,
+    find_broken,
+)
 from fletching.models.ranking import Ranking
+from fletching.models.tokenization import find_window
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +51,8 @@ LONG = ("truncate", "chunk_max")
 _MAX_BYTES = 4  # of a character: no tokenizer makes more tokens of it
 _MIN_CHUNK = 16  # tokens of a document that must fit beside the query for chunks to make sense
 _OVERLAP = 8  # chunks share one eighth of their tokens, so that no sentence is only seen cut
+
+_PREDICT_EXAMPLE = 'print(model.predict([("What is fletching?", "Feathers on an arrow.")]))'
 
 Pair = tuple[str, str]
 
@@ -49,10 +68,12 @@ class CallState:
     Args:
         cancelled: Set to stop the work at the next micro-batch.
         lost_tokens: Filled with the tokens lost by pair.
+        counts_lost: Whether they can be counted.
     """
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     lost_tokens: dict[int, int] = field(default_factory=dict)
+    counts_lost: bool = True
 
     def check(self) -> None:
         """Stop here if the call was cancelled."""
@@ -139,10 +160,12 @@ class Reranker(MicroBatched, CrossEncoder):
         Returns:
             True if it is as long as rows can be.
         """
-        return self.max_seq_length is not None and row["input_ids"].numel() >= self.max_seq_length
+        window = find_window(self)
+        return window is not None and row["input_ids"].numel() >= window
 
     # --- what users call ---
 
+    @cross_encoder_predict_rank_args_decorator
     def rank(
         self,
         query: str,
@@ -183,11 +206,12 @@ class Reranker(MicroBatched, CrossEncoder):
             long: As in the constructor, for this call.
 
         Returns:
-            Hits, best first; scores are Python floats; equal scores keep the order of ``documents``.
+            Hits, best first; scores are Python floats. Scores that the activation makes equal, as it does of
+            large logits, are ordered by the logits; equal logits keep the order of ``documents``.
 
         Raises:
             ArgumentError: If an argument is outside its domain; nothing has been computed then.
-            FletchingError: If the model computes NaN.
+            FletchingError: If the model computes NaN or infinity.
         """
         owner = f"{type(self).__name__}.rank"
         return self._rank_lists(
@@ -228,14 +252,14 @@ class Reranker(MicroBatched, CrossEncoder):
 
         Raises:
             ArgumentError: If an argument is outside its domain, or the two sequences differ in length.
-            FletchingError: If the model computes NaN.
+            FletchingError: If the model computes NaN or infinity.
         """
         owner = f"{type(self).__name__}.rank_batch"
         for name, value, what in (
             ("queries", queries, "queries"),
             ("document_lists", document_lists, "lists of documents"),
         ):
-            if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            if not is_listing(value):
                 raise bad_argument(owner, name, f"a list of {what}", value, "Use `rank` for one query")
         checked = [check_query(owner, f"queries[{i}]", query) for i, query in enumerate(queries)]
         lists = [check_texts(owner, f"document_lists[{i}]", texts) for i, texts in enumerate(document_lists)]
@@ -312,11 +336,14 @@ class Reranker(MicroBatched, CrossEncoder):
 
         Raises:
             ArgumentError: If an argument is outside its domain.
-            FletchingError: If the model computes NaN.
+            FletchingError: If the model computes NaN or infinity.
         """
         owner = f"{type(self).__name__}.predict"
+        if prompt is not None:
+            prompt = check_text(owner, "prompt", prompt)
         if self.listwise and not self.is_singular_input(inputs):
-            inputs = self._group(list(inputs))  # lists stay whole when processes share the work
+            inputs = inputs.tolist() if isinstance(inputs, np.ndarray) else list(inputs)
+            inputs = self._group(inputs)  # lists stay whole when processes share the work
         return super().predict(
             inputs,
             prompt_name,
@@ -325,7 +352,7 @@ class Reranker(MicroBatched, CrossEncoder):
             show_progress_bar,
             self._resolve_scores(owner, scores, activation_fn),
             *args,
-            long=self._check_long(long or self.long),
+            long=self._check_long(self.long if long is None else long),
             **kwargs,
         )
 
@@ -361,13 +388,16 @@ class Reranker(MicroBatched, CrossEncoder):
     ) -> list[Ranking]:
         choice = self._choose_label(owner)
         top_k = check_count(owner, "top_k", top_k)
+        if prompt is not None:
+            prompt = check_text(owner, "prompt", prompt)
+        activation = self._resolve_scores(owner, scores, activation_fn) or self.activation_fn or nn.Identity()
         options: dict[str, Any] = {
             "prompt": self._resolve_prompt(prompt, prompt_name),
             "batch_size": check_count(owner, "batch_size", batch_size) or NO_ROW_LIMIT,
             "show_progress_bar": show_progress_bar,
-            "activation_fn": self._resolve_scores(owner, scores, activation_fn) or self.activation_fn,
+            "activation_fn": nn.Identity(),
             "apply_softmax": False,
-            "long": self._check_long(long or self.long),
+            "long": self._check_long(self.long if long is None else long),
             **choice,
         }
         lists = [
@@ -381,8 +411,9 @@ class Reranker(MicroBatched, CrossEncoder):
             lost = None  # the workers logged what they cut
         else:
             flat = self._inference(lists, device=device, state=state, **options)
-            lost = state.lost_tokens
-        values = torch.as_tensor(flat).tolist()
+            lost = state.lost_tokens if state.counts_lost else None
+        logits = torch.as_tensor(flat).unsqueeze(-1)  # the shape that activations are made for
+        values = [*zip(activation(logits).flatten().tolist(), logits.flatten().tolist(), strict=True)]
         borders = [0, *accumulate(len(documents) for documents in document_lists)]
         return [
             _build_ranking(values[start:stop], documents, start, lost, top_k, return_documents)
@@ -414,7 +445,12 @@ class Reranker(MicroBatched, CrossEncoder):
         tokenized = self._tokenize_rows(pairs, prompt=prompt, before_chunk=state.check, **kwargs)
         if tokenized is None:
             # flash attention flattens its batches: sentence-transformers knows how
-            return super()._inference(
+            long = long or self.long
+            if long != "truncate":
+                domain = "'truncate' for a model whose batches cannot be taken apart"
+                raise bad_argument(type(self).__name__, "long", domain, long)
+            state.counts_lost = False
+            values = super()._inference(
                 pairs,
                 prompt=prompt,
                 batch_size=STOCK_BATCH_SIZE if batch_size == NO_ROW_LIMIT else batch_size,
@@ -424,6 +460,8 @@ class Reranker(MicroBatched, CrossEncoder):
                 device=device,
                 **kwargs,
             )
+            self._refuse_nan(values, list(range(len(pairs))), [len(group) for group in lists])
+            return values
         self.eval()
         logits = self._score_rows(
             pairs,
@@ -481,7 +519,7 @@ class Reranker(MicroBatched, CrossEncoder):
                 type(self).__name__,
                 len(cut),
                 len(pairs),
-                self.max_seq_length,
+                find_window(self),
                 sum(cut.values()),
             )
         encoded = self._run_rows(
@@ -494,26 +532,27 @@ class Reranker(MicroBatched, CrossEncoder):
             before_batch=state.check,
         )
         self._refuse_nan(encoded, owners, list_sizes)
+        scores = self.score_lists(encoded, _count_rows(owners, list_sizes))
+        self._refuse_nan(scores, owners, list_sizes)
         if len(owners) == sum(list_sizes):
-            return self.score_lists(encoded, list_sizes)
-        row_sizes = _count_rows(owners, list_sizes)
-        scores = self.score_lists(encoded, row_sizes)
+            return scores
         best = scores.new_full((sum(list_sizes), *scores.shape[1:]), float("-inf"))
         places = (
             torch.tensor(owners, device=scores.device).view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
         )
         return best.scatter_reduce(0, places, scores, reduce="amax")
 
-    def _refuse_nan(self, encoded: Tensor, owners: list[int], list_sizes: list[int]) -> None:
-        broken = encoded.flatten(1).isnan().any(dim=1) if encoded.ndim > 1 else encoded.isnan()
-        if not broken.any():
+    def _refuse_nan(self, rows: Tensor, owners: list[int], list_sizes: list[int]) -> None:
+        """Refuse NaN and infinity, which would tie or scatter what they meet."""
+        broken = find_broken(rows)
+        if broken is None:
             return
-        index = owners[int(broken.nonzero()[0])]
+        index, found = owners[broken[0]], broken[1]
         borders = [0, *accumulate(list_sizes)]
         number = bisect(borders, index) - 1
         raise FletchingError(
-            f"{type(self).__name__}: the model computed NaN for document {index - borders[number]} of list "
-            f"{number}; load it in float32 or check its weights."
+            f"{type(self).__name__}: the model computed {found} for document {index - borders[number]} of "
+            f"list {number}; load it in float32 or check its weights."
         )
 
     # --- long queries and documents ---
@@ -534,11 +573,14 @@ class Reranker(MicroBatched, CrossEncoder):
 
     def _clip(self, query: str, longest: int) -> tuple[str, int]:
         """Keep more tokens than fit and than a document has: which of the two is longer decides the cut."""
-        limit = self.max_seq_length
-        if limit is None or len(query) <= max(limit, longest) or not self.tokenizer.is_fast:
+        limit = find_window(self)
+        if limit is None or len(query) <= max(limit, longest) or not self._tells_offsets():
             return query, 0
         offsets, kept = self._read_offsets(query), max(limit, longest) + 1
         return (query[: offsets[kept - 1][1]], len(offsets) - kept) if len(offsets) > kept else (query, 0)
+
+    def _tells_offsets(self) -> bool:
+        return bool(getattr(self.tokenizer, "is_fast", False))
 
     def _read_offsets(self, text: str) -> list[tuple[int, int]]:
         """Say where each token begins and ends in a text."""
@@ -590,8 +632,11 @@ class Reranker(MicroBatched, CrossEncoder):
 
     def _chunk(self, query: str, document: str, **kwargs: Any) -> list[str]:
         """Cut a document into overlapping chunks that fit beside the query, at token borders."""
-        limit = self.max_seq_length
+        limit = find_window(self)
         assert limit is not None, "without a limit nothing is too long"
+        if not self._tells_offsets():
+            domain = "'truncate' with a tokenizer that does not tell where in a text its tokens are"
+            raise bad_argument(type(self).__name__, "long", domain, "chunk_max")
         beside = self.preprocess([(query, "")], **kwargs)["attention_mask"].shape[1]
         room = limit - beside - 2  # cut borders may tokenize differently
         if room < _MIN_CHUNK:
@@ -609,6 +654,11 @@ class Reranker(MicroBatched, CrossEncoder):
         ]
 
     # --- lists and options ---
+
+    def _show_usage(self) -> str:
+        """Show what a model of several labels can do, too."""
+        ranks = self.num_labels == 1 or self.usage_example != Reranker.usage_example
+        return self.usage_example if ranks else _PREDICT_EXAMPLE
 
     def _group(self, inputs: list[Any]) -> list[CandidateList]:
         """Given lists as they are; else one per run of equal queries, or one in all for a pointwise model."""
@@ -647,16 +697,20 @@ class Reranker(MicroBatched, CrossEncoder):
 
 
 def _build_ranking(
-    scores: list[float],
+    scores: list[tuple[float, float]],
     documents: list[str],
     start: int,
     lost: dict[int, int] | None,
     top_k: int | None,
     return_documents: bool,
 ) -> Ranking:
-    """Sort one list; ``lost`` counts pairs from the call's first, this list's first is at ``start``."""
-    order = sorted(range(len(scores)), key=lambda place: -scores[place])  # stable: ties keep the input order
-    hits: list[dict[str, Any]] = [{"corpus_id": place, "score": scores[place]} for place in order[:top_k]]
+    """Sort one list by scores, each with its logit for where the activation made two of them equal.
+
+    Returns:
+        The ranking; ``lost`` counts pairs from the call's first, this list's first is at ``start``.
+    """
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)  # stable even in reverse
+    hits: list[dict[str, Any]] = [{"corpus_id": place, "score": scores[place][0]} for place in order[:top_k]]
     if return_documents:
         hits = [{**hit, "text": documents[hit["corpus_id"]]} for hit in hits]
     if lost is not None:

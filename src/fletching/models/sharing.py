@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -18,7 +19,20 @@ from fletching.models.loading import load
 _PIECE = 2**20  # values of a tensor summed at once
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # say nothing of their own
-_SETTINGS = ("prompts", "default_prompt_name", "truncate_dim", "max_seq_length", "similarity_fn_name")
+_VOLATILE_OF_ADAPTERS = (
+    "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping",
+)  # fmt: skip
+_LEARNT = "embedding_dimension"  # some modules write it down at the first call; the weights tell it, too
+_SETTINGS = (
+    "prompts",
+    "default_prompt_name",
+    "truncate_dim",
+    "max_seq_length",
+    "similarity_fn_name",
+    "max_active_dims",
+    "activation_fn",
+)
+_OF_TOKENIZERS = ("truncation_side", "chat_template")  # beside what their own files say
 
 _slots: dict[tuple[str, ...], _Slot] = {}
 _slots_lock = threading.Lock()
@@ -63,8 +77,8 @@ def fingerprint(model: torch.nn.Module) -> str:
     """Name what a loaded model computes: equal fingerprints, equal embeddings or scores.
 
     Covers every bit of every weight, the precision, the tokenizer, the settings of the modules and of the
-    networks in them, the prompts and the truncation; not the device, the folder or the versions of the
-    libraries.
+    networks and adapters in them, the prompts, the truncation and the activation of scores; not the device,
+    the folder or the versions of the libraries. An activation that is a function goes by its name.
 
     Args:
         model: An embedder, a reranker, or any other sentence-transformers model.
@@ -105,14 +119,23 @@ def _describe(model: torch.nn.Module) -> Iterator[bytes]:
     """Yield everything that decides on the outputs, in a fixed order."""
     settings = {name: getattr(model, name, None) for name in _SETTINGS}
     yield _encode({"class": type(model).__name__, **settings})
-    for name, module in model.named_children():
-        describe: Any = getattr(module, "get_config_dict", module.__str__)
-        yield _encode([name, type(module).__name__, describe()])
+    children = {id(module) for module in model.children()}
+    for name, module in model.named_modules():
+        describe: Any = getattr(module, "get_config_dict", None)
+        if describe is not None and module is not model:  # in a router, too
+            settings = {key: value for key, value in describe().items() if key != _LEARNT}
+            yield _encode([name, type(module).__name__, settings])
+        elif id(module) in children:
+            yield _encode([name, type(module).__name__, str(module)])
     for module in model.modules():
         network: Any = getattr(module, "config", None)
         if hasattr(network, "to_dict"):
-            yield _encode({key: value for key, value in network.to_dict().items() if key not in _VOLATILE})
+            yield _encode(_drop(network.to_dict(), _VOLATILE))
+        adapters: Any = getattr(module, "peft_config", None)
+        for name, adapter in sorted(adapters.items()) if isinstance(adapters, dict) else ():
+            yield _encode([name, _drop(adapter.to_dict(), _VOLATILE_OF_ADAPTERS)])
     tokenizer: Any = getattr(model, "tokenizer", None)
+    yield _encode({name: getattr(tokenizer, name, None) for name in _OF_TOKENIZERS})
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         yield _describe_tokenizer(backend.to_str())
@@ -139,5 +162,16 @@ def _describe_tensor(tensor: Tensor) -> bytes:
     return _encode(total)
 
 
+def _drop(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
 def _encode(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, default=str).encode()
+    return json.dumps(value, sort_keys=True, default=_spell).encode()
+
+
+def _spell(value: object) -> object:
+    """Write down what JSON cannot, alike in every process."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    return value.__qualname__ if isinstance(value, FunctionType) else str(value)

@@ -144,7 +144,7 @@ def test_a_causal_language_model_asks_which_kind(save_decoder):
 
 @pytest.mark.parametrize("prompt", [3, ["why"]])
 def test_an_instruction_that_is_no_text_is_refused(reranker, prompt):
-    with pytest.raises(ArgumentError, match="GenerativeReranker: `prompt` must be a string"):
+    with pytest.raises(ArgumentError, match=r"GenerativeReranker\.predict: `prompt` must be a string"):
         reranker.predict([(QUERY, "wood")], prompt=prompt)
 
 

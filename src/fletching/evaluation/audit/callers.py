@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
-from transformers import PreTrainedTokenizerBase
 
 from fletching.errors import bad_argument
 
-__all__ = ["EmbedCaller", "FormError", "Ranked", "RerankCaller", "build_caller", "count_lost_tokens"]
+__all__ = ["EmbedCaller", "FormError", "Ranked", "RerankCaller", "build_caller"]
 
 Array = NDArray[np.float64]
 
@@ -221,27 +220,6 @@ def build_caller(model: Any, *, listwise: bool | None) -> RerankCaller | EmbedCa
     raise bad_argument("audit", "model", domain, model)
 
 
-def count_lost_tokens(
-    model: Any, texts: Sequence[str], queries: Sequence[str] | None = None
-) -> list[int] | None:
-    """Count the tokens beyond what a model reads.
-
-    Args:
-        model: Any object.
-        texts: What it is given.
-        queries: What it reads in front of each text, in one row with it.
-
-    Returns:
-        One number for each text; ``None`` for a model that has no tokenizer or no limit that could be asked.
-    """
-    tokenizer, limit = getattr(model, "tokenizer", None), getattr(model, "max_seq_length", None)
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not isinstance(limit, int) or not texts:
-        return None
-    rows = ([*texts],) if queries is None else ([*queries], [*texts])
-    ids = tokenizer(*rows, truncation=False, padding=False, verbose=False)["input_ids"]
-    return [max(0, len(row) - limit) for row in ids]
-
-
 def _read_hits(hits: Iterable[Mapping[str, Any]], n_documents: int) -> Ranked:
     scores = np.full(n_documents, np.nan)
     order = []
@@ -258,6 +236,8 @@ def _read_hits(hits: Iterable[Mapping[str, Any]], n_documents: int) -> Ranked:
 
 def _to_array(values: Any) -> Array:
     """Turn what models return into an array: arrays, tensors on any device, lists of either."""
+    if isinstance(values, (list, tuple)) and any(isinstance(value, torch.Tensor) for value in values):
+        return np.stack([_to_array(value) for value in values])
     if isinstance(values, torch.Tensor):
         values = values.to_dense() if values.layout != torch.strided else values
         return values.detach().to("cpu", torch.float64).numpy()

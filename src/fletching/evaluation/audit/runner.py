@@ -17,7 +17,6 @@ from fletching.evaluation.audit.callers import (
     Ranked,
     RerankCaller,
     build_caller,
-    count_lost_tokens,
 )
 from fletching.evaluation.audit.drift import find_dtype, find_noise, find_rounding
 from fletching.evaluation.audit.embedder_probes import EMBEDDER_PROBES, EmbedTrial, check_vectors, find_prompt
@@ -34,6 +33,7 @@ from fletching.evaluation.audit.reranker_probes import RERANKER_PROBES, RerankTr
 from fletching.evaluation.audit.slices import Scored, build_slices, check_truncation
 from fletching.evaluation.data_set import EvaluationSet
 from fletching.models.sharing import fingerprint, load_shared
+from fletching.models.tokenization import count_lost_tokens
 from fletching.progress import track
 
 __all__ = ["audit"]

@@ -262,7 +262,7 @@ class MaskedWordHead(nn.Module):
         """
         try:
             network, report = AutoModelForMaskedLM.from_pretrained(
-                location, output_loading_info=True, dtype=torch.float32
+                location, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
             raise bad_checkpoint(location, f"it has no head for masked words ({error})") from error

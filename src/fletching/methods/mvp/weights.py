@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fletching.errors import bad_checkpoint
+from fletching.models.adapters import load_adapter
 
 OWN_WEIGHTS = "mvp"
 """Stem of the file with what a module adds to its backbone."""
@@ -33,8 +34,8 @@ class HubOptions(TypedDict, total=False):
 
 
 def for_transformers(hub: HubOptions) -> dict[str, Any]:
-    """Spell hub options the way transformers does."""
-    options: dict[str, Any] = {**hub}
+    """Spell hub options the way transformers does, and say that no code of a checkpoint is to run."""
+    options: dict[str, Any] = {**hub, "trust_remote_code": False}
     options["cache_dir"] = options.pop("cache_folder", None)
     return options
 
@@ -137,7 +138,7 @@ def load_adapters(backbone: PreTrainedModel, path: str, hub: HubOptions) -> None
     """Put adapters on, if the folder brings any."""
     folder: HubOptions = {**hub, "subfolder": f"{hub.get('subfolder', '')}/{_ADAPTERS}".lstrip("/")}
     if (file := load_file_path(path, "adapter_config.json", **folder)) is not None:
-        backbone.load_adapter(str(Path(file).parent))
+        load_adapter(backbone, str(Path(file).parent))
 
 
 def _first(names: list[str]) -> str:

@@ -106,7 +106,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 def _open_base(base: str, *, is_cross_encoder: bool) -> tuple[Any, PreTrainedTokenizerBase]:
     options = {"num_labels": 1} if is_cross_encoder else {}
     try:
-        return AutoConfig.from_pretrained(base, **options), AutoTokenizer.from_pretrained(base)
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False, **options)
+        return config, AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         problem = f"it brings no tokenizer and configuration ({summarise(error)})"
         raise bad_checkpoint(base, problem) from error

@@ -26,7 +26,7 @@ from fletching.methods.ullme.templates import Template, choose_template
 from fletching.methods.ullme.tokenization import Row, TemplateTokenizer
 from fletching.models.hub import spread_hub_options
 from fletching.models.inputs import check_text, check_texts
-from fletching.models.micro_batched import TokenizerLock
+from fletching.models.tokenization import TokenizerLock, find_lock
 from fletching.nn import attention_mode, check_attention_mode, find_decoder
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,6 @@ class LLMTransformer(Transformer):
         }
         super().__init__(model_name_or_path, **options)
         self.unpad_inputs = False  # packed rows have no place for a template's borders
-        self.lock = TokenizerLock()
         self._adapter_lock = TokenizerLock()
         self.causal = causal
         self._is_whole = (
@@ -318,7 +317,7 @@ class LLMTransformer(Transformer):
         rows: list[Any] = [None] * len(values)
         for template in dict.fromkeys(templates):
             places = [place for place, each in enumerate(templates) if each == template]
-            with self.lock:
+            with find_lock(self):
                 if template not in self._tokenizers:
                     around = not self._template.brings_special_tokens
                     self._tokenizers[template] = TemplateTokenizer(

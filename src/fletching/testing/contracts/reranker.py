@@ -123,6 +123,12 @@ class RerankerContract(ModelContract):
         ids = [hit["corpus_id"] for hit in ranking]
         assert ids in ([0, 2, 4, 1, 3], [1, 3, 0, 2, 4])
 
+    def test_scores_that_an_activation_makes_equal_are_ordered_by_the_logits(self, model: Any) -> None:
+        ranking = model.rank(QUERY, [*TEXTS], activation_fn=torch.zeros_like)
+        ids = [hit["corpus_id"] for hit in model.rank(QUERY, [*TEXTS], scores="logit")]
+        assert [hit["corpus_id"] for hit in ranking] == ids
+        assert {hit["score"] for hit in ranking} == {0.0}
+
     def test_top_k_is_the_head_of_the_whole_ranking(self, model: Any) -> None:
         assert model.rank(QUERY, [*TEXTS], top_k=2) == model.rank(QUERY, [*TEXTS])[:2]
 
