@@ -70,6 +70,7 @@ def test_a_positive_that_leads_keeps_its_score() -> None:
         ({**AUTHORS, "pos_idx": "9"}, ":2: `pos_idx` must be a position from 1 to 5"),
         ({**AUTHORS, "pos_idx": "\N{SUPERSCRIPT TWO}"}, ":2: `pos_idx` must be a position from 1 to 5"),
         ({**AUTHORS, "ret": [{"text": "a"}]}, ":2: `ret`"),
+        ({**AUTHORS, "ret": [{"text": None, "bm25_score": 1.0}], "pos_idx": 1}, ":2: `documents"),
     ],
 )
 def test_malformed_records_name_file_line_and_field(tmp_path: Path, record: Any, message: str) -> None:

@@ -131,3 +131,9 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 def test_labels_that_do_not_match_the_lists_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"one number per document, \[5\] per list; got \[2\]"):
         build(EchoModel(SCORES, IDENTICAL))(INPUTS, [torch.ones(2)])
+
+
+def test_an_empty_list_is_refused() -> None:
+    """It has no anchors: what they would be is NaN."""
+    with pytest.raises(ArgumentError, match=r"`inputs` must be lists of at least one document; got \[1, 0\]"):
+        build(EchoModel(SCORES, IDENTICAL))([["q", "q"], [["a"], []]], [torch.ones(1), torch.ones(0)])

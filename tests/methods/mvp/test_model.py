@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from transformers import AutoModel, ModernBertConfig, ModernBertModel, RobertaConfig, RobertaModel
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
 from fletching.methods.mvp import MVPLoss, MVPReranker
-from fletching.testing.tiny import build_tiny_tokenizer, save_tiny_bert, save_tiny_embedder, save_tiny_t5
+from fletching.testing.encoders import build_tiny_encoder
+from fletching.testing.tiny import (
+    HIDDEN_SIZE,
+    build_tiny_tokenizer,
+    save_tiny_bert,
+    save_tiny_cross_encoder,
+    save_tiny_embedder,
+    save_tiny_qwen2,
+    save_tiny_t5,
+)
 
 QUERY = "what is an arrow"
 PASSAGES = [
@@ -209,7 +221,7 @@ def test_an_encoder_folder_is_not_an_mvp(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
-    folder = save_tiny_bert(tmp_path)  # 192 positions
+    folder = save_tiny_bert(tmp_path)  # 96 positions
     with pytest.raises(ArgumentError, match="`max_seq_length` must be at most"):
         MVPReranker.from_encoder(folder, max_seq_length=4096)
     model = MVPReranker.from_bi_encoder(folder)
@@ -247,3 +259,121 @@ def test_predict_keeps_lists_that_processes_would_share(tmp_path: Path) -> None:
     model._distributed_inference = share
     assert model.predict(pairs).tolist() == alone.tolist()
     assert [len(part) for part in shards] == [len(PASSAGES)] * 2
+
+
+def save_encoder(folder: Path, family: str, **changes: int) -> str:
+    """Save a tiny encoder of another family beside the tokenizer of the tiny BERT."""
+    tokenizer = build_tiny_tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 192, **changes}
+    build_tiny_encoder(family, **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("family", ["albert", "electra"])
+def test_views_are_as_wide_as_the_embeddings_of_tokens(tmp_path: Path, family: str) -> None:
+    """Theirs are half as wide as their states."""
+    model = MVPReranker.from_encoder(save_encoder(tmp_path / "base", family))
+    assert model.network.views.shape == (4, HIDDEN_SIZE // 2)
+    model.save_pretrained(str(tmp_path / "saved"))
+    assert fletching.load(tmp_path / "saved").rank(QUERY, PASSAGES) == model.rank(QUERY, PASSAGES)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(32, 1), (136, 2), (200, 2), (328, 4)])
+def test_decoder_heads_divide_the_width(tmp_path: Path, width: int, heads: int) -> None:
+    """A head for each 64 dimensions; 200 is no multiple of 3, nor 328 of 5, so they take one less."""
+    model = MVPReranker.from_encoder(save_encoder(tmp_path, "bert", hidden_size=width))
+    assert model.network.decoder.layers[0].multihead_attn.num_heads == heads
+
+
+@pytest.mark.parametrize("start", ["from_encoder", "from_bi_encoder"])
+def test_weights_stored_in_bfloat16_stay_so(tmp_path: Path, start: str) -> None:
+    folder = save_tiny_bert(tmp_path)
+    AutoModel.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    model = getattr(MVPReranker, start)(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert len(model.rank(QUERY, PASSAGES)) == len(PASSAGES)
+
+
+def test_a_language_model_is_no_encoder(tmp_path: Path) -> None:
+    """Its views would stand in front of all it reads, and give every passage the same score."""
+    with pytest.raises(ArgumentError, match="`backbone` must be an encoder: in a decoder the views"):
+        MVPReranker.from_encoder(save_tiny_qwen2(tmp_path))
+
+
+def test_a_language_model_that_reads_both_ways_is_an_encoder(tmp_path: Path) -> None:
+    folder = save_tiny_qwen2(tmp_path)
+    backbone = AutoModel.from_pretrained(folder)
+    backbone.config.is_causal = False
+    backbone.save_pretrained(folder)
+    assert len(score(MVPReranker.from_encoder(folder), PASSAGES).unique()) == len(PASSAGES)
+
+
+@pytest.mark.parametrize("start", ["from_encoder", "from_bi_encoder"])
+def test_an_encoder_decoder_is_no_encoder(tmp_path: Path, start: str) -> None:
+    with pytest.raises(ArgumentError, match="must be an encoder without a decoder; got 'T5Model'"):
+        getattr(MVPReranker, start)(save_tiny_t5(tmp_path))
+
+
+def test_bi_encoder_takes_rows_padded_on_the_left(tmp_path: Path) -> None:
+    folder = save_tiny_embedder(tmp_path)
+    right = MVPReranker.from_bi_encoder(folder)
+    left = MVPReranker.from_bi_encoder(folder)
+    with torch.no_grad():
+        left.network.down.copy_(right.network.down)
+    left.tokenizer.padding_side = "left"
+    torch.testing.assert_close(score(left, PASSAGES), score(right, PASSAGES))
+
+
+@pytest.mark.parametrize("kind", ["cls", "lasttoken", "dense", "prompts"])
+def test_bi_encoder_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
+    """It would be read as one of mean pooling, and its own training be lost."""
+    backbone = Transformer(save_tiny_bert(tmp_path / "bert"))
+    pooling = Pooling(HIDDEN_SIZE, kind if kind in ("cls", "lasttoken") else "mean")
+    modules = [backbone, pooling, *([Dense(HIDDEN_SIZE, 8)] if kind == "dense" else [])]
+    prompts = {"query": "query: "} if kind == "prompts" else None
+    SentenceTransformer(modules=modules, prompts=prompts).save(str(tmp_path / "other"))
+    with pytest.raises(ArgumentError, match="must be a bi-encoder with mean pooling, no other layers and no"):
+        MVPReranker.from_bi_encoder(tmp_path / "other")
+
+
+def test_bi_encoder_is_found_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_tiny_embedder(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    model = MVPReranker.from_bi_encoder("base")
+    model.save_pretrained("saved")
+    monkeypatch.chdir("/")
+    assert fletching.load(tmp_path / "saved").rank(QUERY, PASSAGES) == model.rank(QUERY, PASSAGES)
+
+
+def test_a_save_without_its_bi_encoder_says_so(tmp_path: Path) -> None:
+    save_tiny_embedder(tmp_path / "base")
+    MVPReranker.from_bi_encoder(tmp_path / "base").save_pretrained(str(tmp_path / "saved"))
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"it builds on '.*base', which is not there"):
+        fletching.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("start", "shortest"),
+    [("from_encoder", 5), ("from_bi_encoder", 6)],  # [CLS] q [SEP] p [SEP]; [CLS] q [SEP] [CLS] p [SEP]
+)
+def test_a_row_holds_some_of_query_and_passage(tmp_path: Path, start: str, shortest: int) -> None:
+    build = getattr(MVPReranker, start)
+    folder = save_tiny_bert(tmp_path)
+    assert (
+        build(folder, max_seq_length=shortest).preprocess([(QUERY, "goose")])["input_ids"].numel() == shortest
+    )
+    with pytest.raises(ArgumentError, match=f"`max_seq_length` must be at least {shortest}"):
+        build(folder, max_seq_length=shortest - 1)
+
+
+def test_views_that_fill_all_positions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="`n_views` must be small enough to leave positions"):
+        MVPReranker.from_encoder(save_tiny_bert(tmp_path), n_views=95)  # of 96
+
+
+def test_loss_wants_an_mvp(tmp_path: Path) -> None:
+    pointwise = fletching.load(save_tiny_cross_encoder(tmp_path))
+    with pytest.raises(ArgumentError, match="`model` must be an MVPReranker; got 'Reranker'"):
+        MVPLoss(pointwise)([[QUERY], [["a bow"]]], [torch.ones(1)])

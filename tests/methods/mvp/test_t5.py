@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import T5ForConditionalGeneration, T5Model
+from transformers import T5Config, T5ForConditionalGeneration, T5Model
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError, FidelityWarning
@@ -211,7 +211,16 @@ def test_too_many_views_for_the_tokenizer_are_refused(t5_folder: str) -> None:
         MVPReranker(t5_folder, n_views=99)
 
 
-@pytest.mark.parametrize("template", ["Query: {query} Context: {passage}", "{views} {query}", ""])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "Query: {query} Context: {passage}",
+        "{views} {query}",
+        "",
+        "{views} {passage} {query}",  # a long passage would push the query out
+        "{views} {query} {passage} {query}",
+    ],
+)
 def test_template_without_a_field_is_refused(t5_double: MVPReranker, template: str) -> None:
     network = t5_double.network
     with pytest.raises(ArgumentError, match=r"starts with \{views\} and holds \{query\} and \{passage\}"):
@@ -222,6 +231,21 @@ def test_template_without_a_field_is_refused(t5_double: MVPReranker, template: s
 def test_precision_may_be_named_as_in_transformers(t5_folder: str, name: str) -> None:
     model = MVPReranker(t5_folder, n_views=4, model_kwargs={"dtype": name})
     assert model.dtype == (torch.bfloat16 if name == "bfloat16" else torch.float32)
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_attention_may_be_named_as_in_transformers(t5_folder: str, t5_double: MVPReranker, name: str) -> None:
+    model = MVPReranker(t5_folder, n_views=4, model_kwargs={"attn_implementation": name})
+    assert model.network.model.encoder.config._attn_implementation == name
+    states = encode(model.double().eval(), PASSAGES)
+    torch.testing.assert_close(states, encode(t5_double, PASSAGES), rtol=0, atol=1e-13)
+
+
+def test_float16_weights_warn(t5_folder: str, tmp_path) -> None:
+    T5Model.from_pretrained(t5_folder).half().save_pretrained(tmp_path)
+    build_tiny_t5_tokenizer().save_pretrained(tmp_path)
+    with pytest.warns(FidelityWarning, match="T5 overflows in float16"):
+        MVPReranker(tmp_path, n_views=4)
 
 
 def test_float16_warns(t5_folder: str) -> None:
@@ -259,3 +283,59 @@ def test_broken_authors_folders_are_refused(t5_folder: str, tmp_path, change, me
     torch.save(state, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=message):
         fletching.load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", ["shared.weight", "decoder.embed_tokens.weight"])
+def test_one_copy_of_the_shared_embeddings_is_enough(t5_folder: str, tmp_path, kept: str) -> None:
+    """A converter to safetensors keeps any one of them, since they share their memory."""
+    t5 = T5Model.from_pretrained(t5_folder)
+    others = {"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"} - {kept}
+    state = {name: value.clone() for name, value in t5.state_dict().items() if name not in others}
+    save_file(fid_names(state), tmp_path / "model.safetensors")
+    t5.config.architectures = ["FiDT5"]
+    t5.config.save_pretrained(tmp_path)
+    build_tiny_t5_tokenizer().save_pretrained(tmp_path)
+    assert fletching.load(tmp_path).rank(QUERY, PASSAGES) == MVPReranker(t5_folder).rank(QUERY, PASSAGES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},  # T5 v1.1 and Flan
+        {"num_layers": 1, "num_decoder_layers": 1},
+        {"pad_token_id": None},
+    ],
+    ids=["gated", "one block", "no pad id"],
+)
+def test_scores_equal_the_reference_procedure(tmp_path, changes: dict) -> None:
+    """A stock T5, every passage padded to the full length, one decoder step from id 0 for each view."""
+    tokenizer = build_tiny_t5_tokenizer()
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    torch.manual_seed(0)
+    t5 = T5Model(T5Config(vocab_size=len(tokenizer), initializer_factor=0.5, **{**sizes, **changes})).eval()
+    t5.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = MVPReranker(tmp_path, n_views=4, max_seq_length=64)
+    views = "<extra_id_0><extra_id_1><extra_id_2><extra_id_3>"
+    rows = tokenizer(
+        [f"{views} | Query: {QUERY} | Context: {passage}" for passage in PASSAGES],
+        padding="max_length",
+        max_length=64,
+        return_tensors="pt",
+    )
+    expected = torch.zeros(len(PASSAGES))
+    with torch.inference_mode():
+        states = t5.encoder(**rows).last_hidden_state
+        for view in range(4):
+            vectors = states[:, view]
+            anchor = t5.decoder(
+                input_ids=torch.zeros(1, 1, dtype=torch.long), encoder_hidden_states=vectors[None]
+            ).last_hidden_state[0, 0]
+            expected += vectors @ anchor / 4
+    torch.testing.assert_close(model.explain(QUERY, PASSAGES)["scores"], expected, rtol=0, atol=1e-5)
+
+
+def test_a_row_holds_some_of_query_and_passage(t5_folder: str) -> None:
+    """Four views, a token of each, </s>: seven."""
+    with pytest.raises(ArgumentError, match="`max_seq_length` must be at least 7"):
+        MVPReranker(t5_folder, n_views=4, max_seq_length=6)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers.util import load_file_path
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
-from fletching.errors import bad_argument
+from fletching.errors import bad_argument, bad_checkpoint
 from fletching.methods.mvp.functional import score_views
-from fletching.methods.mvp.modules import MVPModule, count_positions
+from fletching.methods.mvp.modules import MVPModule, check_encoder
 from fletching.methods.mvp.weights import (
     HubOptions,
     fill_own,
@@ -27,6 +30,7 @@ from fletching.methods.mvp.weights import (
 from fletching.models.batching import plan_batches
 from fletching.models.hardware import default_token_budget
 from fletching.models.minilm import HUB_ID, find_minilm
+from fletching.models.tokenization import count_positions
 
 
 class BiEncoderMVPModule(MVPModule):
@@ -70,7 +74,13 @@ class BiEncoderMVPModule(MVPModule):
         rank: int = 32,
         max_seq_length: int | None = None,
     ) -> None:
-        super().__init__(n_views=n_views, max_seq_length=max_seq_length, longest=count_positions(backbone))
+        check_encoder("BiEncoderMVPModule", backbone)
+        super().__init__(
+            n_views=n_views,
+            max_seq_length=max_seq_length,
+            shortest=2 * (tokenizer.num_special_tokens_to_add() + 1),  # a query takes half of a row at most
+            longest=count_positions(backbone),
+        )
         width = backbone.config.hidden_size
         if width % n_views:
             domain = f"a divisor of the hidden size {width}"
@@ -223,19 +233,46 @@ class BiEncoderMVPModule(MVPModule):
         **options: Any,
     ) -> BiEncoderMVPModule:
         """Start from a bi-encoder's folder or hub id; ``options`` are those of the constructor."""
+        if Path(model_name_or_path).is_dir():  # the save must find it from anywhere
+            model_name_or_path = str(Path(model_name_or_path).resolve())
+        _check_bi_encoder(model_name_or_path, hub or {})
         backbone, tokenizer = _open_base(model_name_or_path, hub or {}, model_kwargs)
-        return cls(backbone, tokenizer, base=model_name_or_path, **options)
+        return cls(backbone, tokenizer, base=model_name_or_path, **options).to(backbone.dtype)
 
     @classmethod
     def open(
         cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> BiEncoderMVPModule:
         """Read the backbone from where the configuration says, then what was trained."""
+        base = config["base"]
+        if Path(base).is_absolute() and not Path(base).is_dir():
+            raise bad_checkpoint(path, f"it builds on {base!r}, which is not there")
         of_base: HubOptions = {**hub, "revision": None, "subfolder": ""}  # another repository
-        backbone, tokenizer = _open_base(config["base"], of_base, model_kwargs)
+        backbone, tokenizer = _open_base(base, of_base, model_kwargs)
         module = cls(backbone, tokenizer, **config)
         fill_own(path, module, backbone, hub)
         return module.to(backbone.dtype)
+
+
+def _check_bi_encoder(base: str, hub: HubOptions) -> None:
+    """Refuse a bi-encoder whose vectors are not the mean of its token states, or that wants prompts."""
+
+    def read(name: str) -> Any:
+        path = load_file_path(base, name, **hub)
+        return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+    kinds = []
+    for module in () if base == HUB_ID else read("modules.json"):
+        kind = module["type"].rpartition(".")[2]
+        if kind == "Pooling":
+            settings = read(f"{module['path']}/config.json")
+            modes = [name for name in settings if name.startswith("pooling_mode_") and settings[name]]
+            kind = settings.get("pooling_mode", "mean" if modes == ["pooling_mode_mean_tokens"] else "other")
+        kinds.append(kind)
+    prompts = read("config_sentence_transformers.json").get("prompts") or {}
+    if any(kind not in ("Transformer", "mean", "Normalize") for kind in kinds) or any(prompts.values()):
+        domain = "a bi-encoder with mean pooling, no other layers and no prompts"
+        raise bad_argument("MVPReranker.from_bi_encoder", "model_name_or_path", domain, base)
 
 
 def _open_base(
@@ -243,7 +280,7 @@ def _open_base(
 ) -> tuple[PreTrainedModel, Any]:
     path = find_minilm() if base == HUB_ID else base
     options = for_transformers(hub)
-    backbone = AutoModel.from_pretrained(path, **options, **(model_kwargs or {}))
+    backbone = AutoModel.from_pretrained(path, **{**options, **(model_kwargs or {})})
     return backbone, AutoTokenizer.from_pretrained(path, **options)
 
 
@@ -253,7 +290,6 @@ def _take_apart(features: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     for ids, types, mask in zip(
         features["input_ids"], features["token_type_ids"], features["attention_mask"], strict=True
     ):
-        length, total = int(((types == 0) & mask.bool()).sum()), int(mask.sum())
-        queries.append(ids[:length])
-        passages.append(ids[length:total])
+        queries.append(ids[(types == 0) & mask.bool()])  # padding may stand on either side
+        passages.append(ids[(types == 1) & mask.bool()])
     return queries, passages

@@ -131,7 +131,7 @@ def build_rows(
 def _parse_authors(path: Path, number: int, record: dict[str, Any]) -> tuple[list[str], list[float]]:
     candidates = record["ret"]
     try:
-        documents = [str(candidate["text"]) for candidate in candidates]
+        documents = [candidate["text"] for candidate in candidates]  # `parse_list` checks them
         scores = [float(candidate["bm25_score"]) for candidate in candidates]
     except (TypeError, KeyError, ValueError) as error:
         raise bad_record(path, number, "ret", "a list of {'text', 'bm25_score'}", candidates) from error

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from fletching.errors import bad_argument
-from fletching.methods.mvp.modules import MVPModule, count_positions
+from fletching.methods.mvp.modules import MVPModule, check_encoder, is_causal
 from fletching.methods.mvp.weights import (
     HubOptions,
     fill_own,
@@ -18,7 +18,8 @@ from fletching.methods.mvp.weights import (
     save_backbone,
     save_own_weights,
 )
-from fletching.models.inputs import check_count
+from fletching.models.inputs import check_positive
+from fletching.models.tokenization import count_positions
 
 _HEAD_DIM = 64
 
@@ -31,7 +32,8 @@ class EncoderMVPModule(MVPModule):
     view.
 
     Args:
-        backbone: Any encoder that takes ``inputs_embeds``: BERT, MiniLM, RoBERTa, ModernBERT, ...
+        backbone: Any encoder that takes ``inputs_embeds``: BERT, MiniLM, RoBERTa, ModernBERT, ... No
+            language model that reads from left to right: the views in front would see nothing.
         tokenizer: Its tokenizer.
         n_views: View embeddings.
         decoder_layers: Layers of the decoder.
@@ -51,11 +53,19 @@ class EncoderMVPModule(MVPModule):
         decoder_layers: int = 1,
         max_seq_length: int | None = None,
     ) -> None:
+        check_positive("EncoderMVPModule", "n_views", n_views)
+        check_positive("EncoderMVPModule", "decoder_layers", decoder_layers)
+        check_encoder("EncoderMVPModule", backbone)
+        if is_causal(backbone):
+            domain = "an encoder: in a decoder the views in front see nothing"
+            raise bad_argument("EncoderMVPModule", "backbone", domain, type(backbone).__name__)
         positions = count_positions(backbone)
-        longest = None if positions is None else positions - n_views
-        super().__init__(n_views=n_views, max_seq_length=max_seq_length, longest=longest)
-        if check_count("EncoderMVPModule", "decoder_layers", decoder_layers) is None:
-            raise bad_argument("EncoderMVPModule", "decoder_layers", "a positive integer", decoder_layers)
+        super().__init__(
+            n_views=n_views,
+            max_seq_length=max_seq_length,
+            shortest=tokenizer.num_special_tokens_to_add(pair=True) + 2,
+            longest=None if positions is None else positions - n_views,
+        )
         if tokenizer.padding_side != "right":
             domain = "a tokenizer that pads on the right: views stand on the left"
             raise bad_argument("EncoderMVPModule", "tokenizer", domain, tokenizer.padding_side)
@@ -63,11 +73,12 @@ class EncoderMVPModule(MVPModule):
         self.model = backbone
         self.tokenizer = tokenizer
         self.decoder_layers = decoder_layers
-        self.views = nn.Parameter(0.02 * torch.randn(n_views, width))
+        embeddings: Any = backbone.get_input_embeddings()  # narrower than the states in ALBERT and ELECTRA
+        self.views = nn.Parameter(0.02 * torch.randn(n_views, embeddings.weight.shape[1]))
         self.start = nn.Parameter(0.02 * torch.randn(width))
         layer = nn.TransformerDecoderLayer(
             width,
-            nhead=max(width // _HEAD_DIM, 1),
+            nhead=_count_heads(width),
             dim_feedforward=2 * width,
             activation="gelu",
             batch_first=True,
@@ -86,8 +97,9 @@ class EncoderMVPModule(MVPModule):
     ) -> EncoderMVPModule:
         """Start from an encoder's folder or hub id; ``options`` are those of the constructor."""
         found = for_transformers(hub or {})
-        backbone = AutoModel.from_pretrained(model_name_or_path, **found, **(model_kwargs or {}))
-        return cls(backbone, AutoTokenizer.from_pretrained(model_name_or_path, **found), **options)
+        backbone = AutoModel.from_pretrained(model_name_or_path, **{**found, **(model_kwargs or {})})
+        module = cls(backbone, AutoTokenizer.from_pretrained(model_name_or_path, **found), **options)
+        return module.to(backbone.dtype)
 
     def preprocess(
         self,
@@ -149,3 +161,8 @@ class EncoderMVPModule(MVPModule):
         module = cls.from_pretrained(path, hub=hub, model_kwargs=model_kwargs, **config)
         fill_own(path, module, module.model, hub)
         return module.to(module.model.dtype)
+
+
+def _count_heads(width: int) -> int:
+    """Heads of the decoder: of 64 dimensions, or a few more where that does not divide the width."""
+    return next(heads for heads in range(max(width // _HEAD_DIM, 1), 0, -1) if width % heads == 0)

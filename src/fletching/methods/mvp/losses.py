@@ -90,12 +90,15 @@ class MVPLoss(nn.Module):
             their sum.
 
         Raises:
+            ArgumentError: If a list is empty, or the model is no MVP.
             ShapeError: If labels do not match the lists.
         """
         if len(inputs) != 2:
             raise bad_argument("MVPLoss", "inputs", "two columns, query and documents", len(inputs))
         queries, document_lists = inputs
         sizes = [len(documents) for documents in document_lists]
+        if 0 in sizes:
+            raise bad_argument("MVPLoss", "inputs", "lists of at least one document", sizes)
         if [len(row) for row in labels] != sizes:
             got = [len(row) for row in labels]
             raise ShapeError(
@@ -107,6 +110,8 @@ class MVPLoss(nn.Module):
         features = self.model.preprocess(pairs, prompt=prompt, task=task)
         features["list_sizes"] = sizes  # said outright: equal neighbouring queries must not merge
         outputs = self.model(batch_to_device(features, self.model.device))
+        if "anchors" not in outputs:
+            raise bad_argument("MVPLoss", "model", "an MVPReranker", type(self.model).__name__)
         scores = pad_sequence(list(outputs["scores"].view(-1).split(sizes)), batch_first=True)
         targets = [self._build_target(row.to(scores.device)) for row in labels]
         target = pad_sequence(targets, batch_first=True)

@@ -111,7 +111,8 @@ class MVPReranker(Reranker):
         """Start an MVP as its bi-encoder's late interaction, to learn from there; ours, not the paper's.
 
         Args:
-            model_name_or_path: Folder or hub id of a bi-encoder with mean pooling and without prompts.
+            model_name_or_path: Folder or hub id of a bi-encoder with mean pooling, no other layers and no
+                prompts; any other is refused. The save refers to it and does not copy it.
             n_views: Relevance vectors per passage; must divide the hidden size.
             rank: Rank of the views' corrections of token states.
             max_seq_length: Tokens of a row, query and passage together; ``None`` as for :meth:`from_encoder`.

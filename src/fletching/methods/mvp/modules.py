@@ -8,25 +8,34 @@ from typing import Any
 
 import torch
 from sentence_transformers.base.modules import InputModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as _CAUSAL_TYPES
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as _MASKED_TYPES
 
 from fletching.errors import bad_argument
 from fletching.methods.mvp.functional import score_views
 from fletching.methods.mvp.weights import HubOptions
-from fletching.models.inputs import check_count
+from fletching.models.inputs import check_positive
 
 DEFAULT_LENGTH = 256
 """Tokens of a row (reference script)."""
 
 
-def count_positions(backbone: PreTrainedModel) -> int | None:
-    """Count the rows of a backbone's table of positions; ``None`` if it has none (rotary, relative)."""
-    table = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
-    if not isinstance(table, nn.Embedding):
-        return None
-    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+def check_encoder(owner: str, backbone: PreTrainedModel) -> None:
+    """Refuse what has a decoder beside its encoder, such as T5."""
+    if backbone.config.is_encoder_decoder:
+        remedy = "MVPReranker(path) opens a T5"
+        raise bad_argument(owner, "backbone", "an encoder without a decoder", type(backbone).__name__, remedy)
+
+
+def is_causal(backbone: PreTrainedModel) -> bool:
+    """Say whether a backbone is a language model that reads from left to right."""
+    config: Any = backbone.config
+    both_ways = getattr(config, "use_bidirectional_attention", None) or not getattr(config, "is_causal", True)
+    kind = config.model_type
+    return not both_ways and kind in _CAUSAL_TYPES and kind not in _MASKED_TYPES
 
 
 class MVPModule(InputModule):
@@ -38,10 +47,11 @@ class MVPModule(InputModule):
         n_views: Relevance vectors per passage.
         max_seq_length: Tokens of a row; longer rows lose the end of the passage. ``None`` takes 256, or what
             the network has positions for.
+        shortest: Tokens of a row that holds one token of query and passage each.
         longest: Tokens of a row that the network has positions for; ``None`` sets no limit.
 
     Raises:
-        ArgumentError: If ``n_views`` or ``max_seq_length`` is no positive integer, or too long.
+        ArgumentError: If ``n_views`` or ``max_seq_length`` is no positive integer, or outside these limits.
     """
 
     tokenizer: Any
@@ -49,12 +59,20 @@ class MVPModule(InputModule):
     config_keys = ["n_views", "max_seq_length"]
 
     def __init__(
-        self, n_views: int = 4, max_seq_length: int | None = None, *, longest: int | None = None
+        self,
+        n_views: int = 4,
+        max_seq_length: int | None = None,
+        *,
+        shortest: int = 1,
+        longest: int | None = None,
     ) -> None:
         super().__init__()
-        if check_count(type(self).__name__, "n_views", n_views) is None:
-            raise bad_argument(type(self).__name__, "n_views", "a positive integer", n_views)
+        check_positive(type(self).__name__, "n_views", n_views)
+        if longest is not None and longest < shortest:
+            domain = "small enough to leave positions for query and passage"
+            raise bad_argument(type(self).__name__, "n_views", domain, n_views)
         self.n_views = n_views
+        self._shortest = shortest
         self._longest = longest
         if max_seq_length is None:
             max_seq_length = min(DEFAULT_LENGTH, longest or DEFAULT_LENGTH)
@@ -67,8 +85,10 @@ class MVPModule(InputModule):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        if check_count(type(self).__name__, "max_seq_length", value) is None:
-            raise bad_argument(type(self).__name__, "max_seq_length", "a positive integer", value)
+        check_positive(type(self).__name__, "max_seq_length", value)
+        if value < self._shortest:
+            domain = f"at least {self._shortest}: a row must hold some of query and passage"
+            raise bad_argument(type(self).__name__, "max_seq_length", domain, value)
         if self._longest is not None and value > self._longest:
             domain = f"at most {self._longest}: the encoder has no more positions"
             raise bad_argument(type(self).__name__, "max_seq_length", domain, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,12 +25,14 @@ from fletching.methods.mvp.weights import (
     save_backbone,
 )
 from fletching.models.hardware import resolve_dtype
+from fletching.models.inputs import check_positive
 
 TEMPLATE = "{views} | Query: {query} | Context: {passage}"
 """Input of one row (reference code); ``{views}`` becomes ``<extra_id_0><extra_id_1>...``."""
 
 _T5_VOCABULARY = "google-t5/t5-base"  # for folders without a tokenizer: all T5 v1 share one vocabulary
-_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_TIED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_FIELD = re.compile("{(views|query|passage)}")
 
 
 class T5MVPModule(MVPModule):
@@ -44,7 +47,7 @@ class T5MVPModule(MVPModule):
         n_views: View tokens in front of each row; the released checkpoints were trained with 4.
         max_seq_length: Tokens of a row. Reference code: 256 for MS MARCO-like passages, 512 for most of BEIR,
             1024 for long news.
-        template: Text of a row with ``{views}``, ``{query}`` and ``{passage}``.
+        template: Text of a row with ``{views}``, ``{query}`` and ``{passage}``, in this order.
 
     Raises:
         ArgumentError: If an argument is outside its domain.
@@ -60,11 +63,11 @@ class T5MVPModule(MVPModule):
         max_seq_length: int | None = None,
         template: str = TEMPLATE,
     ) -> None:
-        super().__init__(n_views=n_views, max_seq_length=max_seq_length)
-        if not template.startswith("{views}") or any(
-            field not in template for field in ("{query}", "{passage}")
-        ):
-            domain = "text that starts with {views} and holds {query} and {passage}"
+        check_positive(type(self).__name__, "n_views", n_views)
+        # the views, one token of query and passage each, </s>
+        super().__init__(n_views=n_views, max_seq_length=max_seq_length, shortest=n_views + 3)
+        if not template.startswith("{views}") or _FIELD.findall(template) != ["views", "query", "passage"]:
+            domain = "text that starts with {views} and holds {query} and {passage} once each, in this order"
             raise bad_argument(type(self).__name__, "template", domain, template)
         sentinels = [f"<extra_id_{view}>" for view in range(n_views)]
         if None in (ids := tokenizer.convert_tokens_to_ids(sentinels)) or tokenizer.unk_token_id in ids:
@@ -117,7 +120,7 @@ class T5MVPModule(MVPModule):
         """One decoder step per list and view; its cross-attention reads the N vectors of that view only."""
         b, n, m, d = relevance_vectors.shape
         keys = relevance_vectors.transpose(1, 2).reshape(b * m, n, d)
-        start = self.model.shared.weight[self.model.config.pad_token_id].expand(b * m, 1, d)
+        start = self.model.shared.weight[self.model.config.pad_token_id or 0].expand(b * m, 1, d)
         states = self.model.decoder(
             inputs_embeds=start,
             encoder_hidden_states=keys,
@@ -136,12 +139,12 @@ class T5MVPModule(MVPModule):
     def open(
         cls, path: str, hub: HubOptions, config: dict[str, Any], model_kwargs: dict[str, Any]
     ) -> T5MVPModule:
-        """Read our own save, or the authors' layout; of ``model_kwargs`` only ``dtype`` matters."""
+        """Read our own save, or the authors' layout; of ``model_kwargs`` dtype and attention."""
         dtype = model_kwargs.get("dtype")
         dtype = (
             None if dtype == "auto" else resolve_dtype(cls.__name__, dtype, "cpu")
         )  # auto: as transformers
-        t5 = _load_t5(path, hub, dtype)
+        t5 = _load_t5(path, hub, dtype, model_kwargs.get("attn_implementation"))
         return cls(t5, _load_tokenizer(path, hub), **config)
 
 
@@ -174,21 +177,22 @@ class _ViewSelfAttention(T5LayerSelfAttention):
         return hidden_states[:, views] + self.dropout(output), position_bias, None
 
 
-def _load_t5(path: str, hub: HubOptions, dtype: torch.dtype | None) -> T5Model:
+def _load_t5(path: str, hub: HubOptions, dtype: torch.dtype | None, attention: str | None) -> T5Model:
     """Build the network and fill it; the language-model head, which MVP does not use, is left out."""
-    if dtype == torch.float16:
-        message = f"Checkpoint {path!r}: T5 overflows in float16; use bfloat16 or float32."
-        warnings.warn(message, FidelityWarning, stacklevel=2)
-    config = T5Config.from_pretrained(path, **for_transformers(hub))
+    config = T5Config.from_pretrained(path, attn_implementation=attention, **for_transformers(hub))
     state = rename_fid_keys(read_weights(path, "model", hub))
     state.pop("lm_head.weight", None)
-    for name in _TIED if "shared.weight" in state else ():
-        state[name] = state["shared.weight"]
+    kept = next((name for name in _TIED if name in state), None)  # a converter keeps any one of them
+    state |= {} if kept is None else dict.fromkeys(_TIED, state[kept])
     with torch.device("meta"):
         t5 = T5Model(config)
     fill(path, t5, state)
     t5.tie_weights()
-    nn.Module.to(t5, dtype or t5.shared.weight.dtype)
+    dtype = dtype or t5.shared.weight.dtype
+    if dtype == torch.float16:
+        message = f"Checkpoint {path!r}: T5 overflows in float16; use bfloat16 or float32."
+        warnings.warn(message, FidelityWarning, stacklevel=2)
+    nn.Module.to(t5, dtype)
     load_adapters(t5, path, hub)
     return t5.eval()
 
