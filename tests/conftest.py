@@ -42,7 +42,7 @@ def fake_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         return site
 
     yield install
-    plugins.registry.cache_clear()
+    plugins._build_registry.cache_clear()
     for module in imported:
         sys.modules.pop(module, None)
 
@@ -72,3 +72,20 @@ def kill_at_checkpoint() -> Callable[[int], AbstractContextManager[list[int]]]:
                 yield saved
 
     return kill
+
+
+@pytest.fixture
+def drawn_by_length(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The rows of each batch that a ``LengthGroupedBatchSampler`` draws during one test."""
+    from fletching.training import LengthGroupedBatchSampler  # heavy, and most tests train nothing
+
+    drawn: list[list[int]] = []
+    draw = LengthGroupedBatchSampler.__iter__
+
+    def note(self: LengthGroupedBatchSampler) -> Iterator[list[int]]:
+        for batch in draw(self):
+            drawn.append(batch)
+            yield batch
+
+    monkeypatch.setattr(LengthGroupedBatchSampler, "__iter__", note)
+    return drawn

@@ -220,3 +220,16 @@ def test_train_does_not_touch_a_folder_in_use_unless_it_resumes(output: Path) ->
 def test_train_refuses_methods_without_a_recipe_and_unknown_ones(output: Path) -> None:
     assert "must be a method with a recipe; got 'plain'" in run(output, name="plain").stderr
     assert "No method is called 'acmee'. Did you mean 'acme'?" in run(output, name="acmee").stderr
+
+
+def test_of_several_processes_one_reports_and_minds_the_folder(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one may come when the first has begun to write."""
+    output.mkdir()
+    (output / "base").touch()
+    monkeypatch.setenv("RANK", "1")
+    result = run(output, "--smoke")
+    assert result.exit_code == 0
+    assert read_field(output, "base") == "tiny"
+    assert result.output == ""

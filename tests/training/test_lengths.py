@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from datasets import Dataset
+from sentence_transformers.base.sampler import BatchSamplers
 
 from fletching.errors import ArgumentError
-from fletching.training import LengthGroupedBatchSampler
+from fletching.training import LengthGroupedBatchSampler, choose_batch_sampler
 
 
 def build_rows(n_rows: int) -> Dataset:
@@ -60,3 +61,13 @@ def test_epochs_differ_and_repeat() -> None:
 def test_rows_without_a_text_are_refused() -> None:
     with pytest.raises(ArgumentError, match="with a column of texts"):
         LengthGroupedBatchSampler(Dataset.from_dict({"label": [1.0]}), batch_size=4, drop_last=False)
+
+
+def test_batches_are_drawn_at_random_unless_by_length() -> None:
+    assert choose_batch_sampler(group_by_length=False) is BatchSamplers.BATCH_SAMPLER
+    assert choose_batch_sampler(group_by_length=True) is LengthGroupedBatchSampler
+
+
+def test_no_rows_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="`dataset` must be one of at least one row"):
+        LengthGroupedBatchSampler(Dataset.from_dict({"text": []}), batch_size=4, drop_last=False)

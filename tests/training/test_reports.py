@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from fletching.errors import FletchingError
 from fletching.training import TrainingFolder, run_trainer
 from fletching.training.reports import LogCallback
 
@@ -26,6 +28,13 @@ class Slope(nn.Module):
         return {"loss": (self.weight * x - labels).square().mean()}
 
 
+def build_trainer(folder: TrainingFolder, *, label: float, **settings: Any) -> Trainer:
+    arguments: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "save_strategy": "no", **settings}
+    common = folder.build_arguments(seed=0, save_steps=1)
+    rows = [{"x": torch.ones(1), "labels": torch.full((1,), label)}] * 16
+    return Trainer(Slope(), TrainingArguments(**{**common, **arguments}), train_dataset=rows)
+
+
 @pytest.mark.parametrize("disable_tqdm", [False, True])
 def test_losses_go_to_the_log_and_nothing_to_stdout(
     disable_tqdm: bool,
@@ -35,18 +44,9 @@ def test_losses_go_to_the_log_and_nothing_to_stdout(
 ) -> None:
     """With a progress bar and without one, the trainer itself would print dictionaries."""
     folder = TrainingFolder(tmp_path)
-    arguments = TrainingArguments(
-        output_dir=str(folder.checkpoints),
-        max_steps=2,
-        logging_steps=1,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=disable_tqdm,
-        dataloader_pin_memory=False,
-    )
-    rows = [{"x": torch.ones(1), "labels": torch.zeros(1)}] * 16
+    trainer = build_trainer(folder, label=0.0, disable_tqdm=disable_tqdm)
     with caplog.at_level(logging.INFO, logger="fletching"):
-        run_trainer(Trainer(Slope(), arguments, train_dataset=rows), folder)
+        run_trainer(trainer, folder)
     assert capsys.readouterr().out == ""
     assert "Step 1 of 2: loss 1, grad_norm 2, learning_rate 5e-05" in caplog.messages
 
@@ -64,3 +64,17 @@ def test_other_processes_are_silent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="fletching"):
         LogCallback().on_log(None, state, None, {"loss": 1.0})
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("label", [float("nan"), float("inf")])
+@pytest.mark.parametrize("logging_steps", [1, 10])
+def test_a_loss_that_is_no_number_ends_the_run(label: float, logging_steps: int, tmp_path: Path) -> None:
+    """The trainer itself logs 0 and trains on; with ten steps between logs, only the last one says it."""
+    trainer = build_trainer(TrainingFolder(tmp_path), label=label, logging_steps=logging_steps)
+    with pytest.raises(FletchingError, match=r"Training stopped: the loss is (nan|inf) by step \d of 2"):
+        run_trainer(trainer, TrainingFolder(tmp_path))
+
+
+def test_in_half_precision_a_step_may_overflow() -> None:
+    state = SimpleNamespace(global_step=3, max_steps=9, is_world_process_zero=True)
+    LogCallback().on_log(SimpleNamespace(fp16=True), state, None, {"loss": float("inf")})

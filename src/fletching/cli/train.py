@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fletching.cli._fields import convert_field, find_missing, parse_assignment
+from fletching.cli._output import reserve_stdout
 from fletching.errors import bad_argument, bad_record
 from fletching.plugins import registry
 
@@ -41,11 +43,13 @@ def command(
 ) -> None:
     """Train a method with its recipe."""
     owner = f"fletching train {name}"
-    methods = registry()
+    with reserve_stdout():
+        methods = registry()
     spec = methods.get(name)
     if spec.recipe is None:
         raise bad_argument(owner, "NAME", "a method with a recipe", name, f"See `fletching info {name}`")
-    if not resume and output.exists() and (not output.is_dir() or any(output.iterdir())):
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes, which torchrun starts
+    if is_main and not resume and output.exists() and (not output.is_dir() or any(output.iterdir())):
         remedy = "Choose another, or go on with --resume"
         raise bad_argument(owner, "--output", "a new or an empty folder", str(output), remedy)
     recipe_class: Any = methods.resolve(spec.recipe)
@@ -59,8 +63,10 @@ def command(
     recipe = replace(recipe_class.smoke(), **values) if smoke else recipe_class(**values)
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")  # on stderr
-    logging.getLogger("fletching").setLevel(logging.INFO)
+    logging.getLogger("fletching").setLevel(logging.INFO if is_main else logging.WARNING)
     results = recipe.run(output, resume=resume)
+    if not is_main:
+        return
     _print_results(results["before"], results["after"])
     is_model = any((output / name).is_file() for name in _MODEL_FILES)
     remedy = f"; open it with fletching.load({str(output)!r})" if is_model else ""

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 
 from fletching.errors import bad_argument
 
-__all__ = ["LengthGroupedBatchSampler"]
+__all__ = ["LengthGroupedBatchSampler", "choose_batch_sampler"]
 
 _POOL = 50  # batches that are sorted together, as in transformers' LengthGroupedSampler
 
@@ -31,7 +31,7 @@ class LengthGroupedBatchSampler(DefaultBatchSampler):
         **settings: As of ``DefaultBatchSampler``; batches depend on its ``seed`` and on the epoch.
 
     Raises:
-        ArgumentError: If there is no column of texts.
+        ArgumentError: If there is no row, or no column of texts.
 
     Example:
         >>> from datasets import Dataset
@@ -42,9 +42,11 @@ class LengthGroupedBatchSampler(DefaultBatchSampler):
 
     def __init__(self, dataset: Any, batch_size: int, drop_last: bool, **settings: Any) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **settings)
+        owner = type(self).__name__
+        if not len(dataset):
+            raise bad_argument(owner, "dataset", "one of at least one row", "none")
         columns = [dataset[name] for name in dataset.column_names if isinstance(dataset[0][name], str)]
         if not columns:
-            owner = type(self).__name__
             raise bad_argument(owner, "dataset", "with a column of texts", list(dataset.column_names))
         self.lengths = [sum(map(len, texts)) for texts in zip(*columns, strict=True)]
 
@@ -61,3 +63,15 @@ class LengthGroupedBatchSampler(DefaultBatchSampler):
             batches.pop()
         for place in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[place]
+
+
+def choose_batch_sampler(*, group_by_length: bool) -> Any:
+    """Choose what draws the batches of a loss that reads each row by itself.
+
+    Args:
+        group_by_length: Whether a batch holds rows of like length.
+
+    Returns:
+        What ``batch_sampler`` of the training arguments takes.
+    """
+    return LengthGroupedBatchSampler if group_by_length else BatchSamplers.BATCH_SAMPLER

@@ -212,6 +212,10 @@ def test_a_model_without_head_names_no_entries(bert):
     ("arguments", "message"),
     [
         ({"text": "wood", "top_k": 0}, "`top_k` must be a positive integer; got 0"),
+        (
+            {"text": "wood", "batch_size": 0},
+            "nearest_entries: `batch_size` must be a positive integer; got 0",
+        ),
         ({"text": ["wood", None]}, r"`text\[1\]` must be a string; got None"),
         ({"text": None}, "`text` must be a list of strings; got None"),
     ],

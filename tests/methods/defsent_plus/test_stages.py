@@ -19,7 +19,7 @@ from fletching.methods.defsent_plus.model import DefSentPlusEmbedder
 from fletching.methods.defsent_plus.stages import ProgressiveSeparateTrainer, Stage
 from fletching.methods.defsent_plus.training import TrainingOptions, train_single_words
 from fletching.testing import save_tiny_bert
-from fletching.training import LengthGroupedBatchSampler, TrainingFolder
+from fletching.training import TrainingFolder
 
 PAIRS = [
     ("bow", "a string on wood"),
@@ -89,17 +89,12 @@ def test_a_training_killed_in_each_stage_ends_with_the_same_weights(
 
 
 def test_definitions_of_like_length_may_be_read_together(
-    base: str, definitions: DefinitionSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: str, definitions: DefinitionSet, tmp_path: Path, drawn_by_length: list[list[int]]
 ) -> None:
     """Sorted, the batches' lengths are those of all definitions in their order."""
-    drawn: list[list[int]] = []
-    draw = LengthGroupedBatchSampler.__iter__
-    monkeypatch.setattr(
-        LengthGroupedBatchSampler, "__iter__", lambda self: iter([drawn.append(b) or b for b in draw(self)])
-    )
     build(base, definitions, stages=STAGES[:1], group_by_length=True).train(tmp_path)
     lengths = [len(text) for text, _ in definitions.examples()]
-    found = [sorted(lengths[row] for row in batch) for batch in drawn]
+    found = [sorted(lengths[row] for row in batch) for batch in drawn_by_length]
     assert [length for batch in sorted(found) for length in batch] == sorted(lengths)
 
 

@@ -99,7 +99,8 @@ def test_the_evaluator_compares_with_the_teacher() -> None:
     ("task", "primary"), [("binary", "dev_f1"), ("multiclass", "dev_accuracy"), ("regression", "dev_pearson")]
 )
 def test_the_best_model_is_chosen_as_in_the_reference_code(task: str, primary: str) -> None:
-    assert DSEEvaluator([PairRow("a", "b", 1.0)], task=task).primary_metric == primary
+    rows = [PairRow("a", "b", 1.0), PairRow("a", "c", 0.0)]
+    assert DSEEvaluator(rows, task=task).primary_metric == primary
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,15 @@ def test_the_best_model_is_chosen_as_in_the_reference_code(task: str, primary: s
         ([PairRow("a", "b")], {}, "`rows` must be at least one pair with a label"),
         ([PairRow("a", "b", 1.0)], {"threshold": 1.0}, "`threshold` must be between 0 and 1"),
         ([PairRow("a", "b", 1.0)], {"task": "sts"}, "`task` must be one of 'binary'"),
+        ([PairRow("a", "b", 4.2)], {}, "the labels 0 and 1 for the binary task; got 4.2"),
+        ([PairRow("a", "b", 2.0)], {}, "the labels 0 and 1 for the binary task; got 2.0"),
+        (
+            [PairRow("a", "b", 0.5)],
+            {"task": "multiclass"},
+            "numbers of classes for the multiclass task; got 0.5",
+        ),
+        ([PairRow("a", "b", -1.0)], {"task": "multiclass"}, "numbers of classes .*; got -1.0"),
+        ([PairRow("a", "b", 3.0)] * 2, {"task": "regression"}, "two different labels; got 3.0"),
     ],
 )
 def test_bad_settings_are_refused(rows: Any, options: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from fletching.methods.dse.model import DSEReranker
 from fletching.methods.dse.recipe import DSERecipe
 from fletching.methods.dse.synthetic import ALPHABET, build_synthetic_pairs
 from fletching.methods.dse.teachers import open_teacher
-from fletching.training import LengthGroupedBatchSampler, TeacherScores, TrainingFolder, save_character_bert
+from fletching.training import TeacherScores, TrainingFolder, save_character_bert
 from fletching.training.recipe import RESULTS_FILE
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -266,21 +267,12 @@ def test_new_weights_may_have_a_learning_rate_of_their_own(
 
 
 def test_batches_of_like_length_are_the_same_after_a_resumption(
-    recipe: DSERecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at_checkpoint: Any
+    recipe: DSERecipe, tmp_path: Path, drawn_by_length: list[list[int]], kill_at_checkpoint: Any
 ) -> None:
     """Ten mini-batches, two for an update, and three updates behind them when it is killed."""
-    drawn: list[list[int]] = []
-    draw = LengthGroupedBatchSampler.__iter__
-
-    def note(self: LengthGroupedBatchSampler) -> Iterator[list[int]]:
-        for batch in draw(self):
-            drawn.append(batch)
-            yield batch
-
-    monkeypatch.setattr(LengthGroupedBatchSampler, "__iter__", note)
     grouped = replace(recipe, alpha=0.0, epochs=1, eval_steps=3, dev_data=(), group_by_length=True)
     grouped.run(tmp_path / "whole")
-    assert len(drawn) == 10
+    assert len(drawn_by_length) == 10
     with kill_at_checkpoint(1):
         grouped.run(tmp_path / "killed")
     grouped.run(tmp_path / "killed", resume=True)
@@ -396,3 +388,20 @@ def test_the_smoke_recipe_learns_from_the_command_line(tmp_path: Path) -> None:
     assert isinstance(fletching.load(tmp_path / "x"), DSEReranker)
     after = read_record(tmp_path / "x")["results"]["after"]
     assert after["dev_accuracy"] > 0.7
+
+
+def test_a_new_run_that_is_killed_early_leaves_nothing_of_the_one_before(
+    recipe: DSERecipe, trained: tuple[Path, Any], tmp_path: Path, kill_at_checkpoint: Any
+) -> None:
+    """Killed while it trains the teacher: it must not go on with the other one's student."""
+    copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    assert list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    with kill_at_checkpoint(1):
+        recipe.run(tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert not (tmp_path / "teacher_logits.jsonl").exists()
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(recipe: DSERecipe, trained: tuple[Path, Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"`learning_rate` must be .* begun with, 0.001; got 0.5"):
+        replace(recipe, learning_rate=0.5).run(trained[0], resume=True)

@@ -336,3 +336,22 @@ def test_an_evaluator_counts_what_is_found() -> None:
     metrics = KaLMRowEvaluator([KaLMRow("q", ("a",), ("c",)), KaLMRow("r", ("b",))])(Known())
     assert metrics["dev_mrr_at_10"] == pytest.approx((1 + 1 / 2) / 2)
     assert metrics["dev_recall_at_100"] == 1.0
+
+
+def test_a_new_run_that_is_killed_early_leaves_nothing_of_the_one_before(
+    recipe: KaLMRecipe, tmp_path: Path, kill_at_checkpoint: Any
+) -> None:
+    """Killed in its first stage: it must not go on with checkpoints of the other one's second stage."""
+    stale = tmp_path / "finetune_3" / "checkpoints" / "checkpoint-9"
+    stale.mkdir(parents=True)
+    with kill_at_checkpoint(1):
+        replace(recipe, stages=("pretrain", "finetune", "soup"), soup_seeds=2).run(tmp_path)
+    assert (tmp_path / "pretrain" / "checkpoints" / "checkpoint-3").is_dir()
+    assert not stale.exists()
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(
+    recipe: KaLMRecipe, trained: tuple[Path, Any]
+) -> None:
+    with pytest.raises(ArgumentError, match=r"`batch_size` must be .* begun with, 5; got 4"):
+        replace(recipe, batch_size=4).run(trained[0], resume=True)

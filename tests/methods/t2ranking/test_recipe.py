@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -251,3 +252,22 @@ def test_bm25_without_queries_is_refused(recipe: T2RankingRecipe, tmp_path: Path
 def test_a_missing_list_is_named(recipe: T2RankingRecipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dev\.colbert\.tsv: the file must be an existing file"):
         replace(recipe, baseline="cross_encoder", candidates="colbert").run(tmp_path)
+
+
+def test_a_new_run_that_is_killed_early_leaves_nothing_of_the_one_before(
+    two_stages: tuple[T2RankingRecipe, Path], tmp_path: Path, kill_at_checkpoint: Any
+) -> None:
+    """Killed in its first stage: neither the other one's first stage, nor what that mined, nor its second."""
+    chosen, finished = two_stages
+    copytree(finished, tmp_path, dirs_exist_ok=True)
+    with kill_at_checkpoint(1):
+        chosen.run(tmp_path)
+    assert not (tmp_path / "bm25_negatives" / RESULTS_FILE).exists()
+    assert not (tmp_path / "train.mined.tsv").exists()
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(two_stages: tuple[T2RankingRecipe, Path]) -> None:
+    chosen, finished = two_stages
+    with pytest.raises(ArgumentError, match=r"`seed` must be .* begun with, 3; got 4"):
+        replace(chosen, seed=4).run(finished, resume=True)

@@ -62,6 +62,13 @@ def test_compressed_vectors_carry_no_gradient() -> None:
     assert not compress_vectors(vectors, 2, exact=False).requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_vectors_of_half_precision_are_compressed_in_float32(dtype: torch.dtype) -> None:
+    """torch decomposes no matrix of half precision; these vectors are exact in it."""
+    vectors = torch.tensor([[1.0, 0.0, 2.0, -1.0], [0.0, 1.0, -1.0, 1.0], [2.0, 1.0, 0.0, 0.0]])
+    assert torch.equal(compress_vectors(vectors.to(dtype), 2), compress_vectors(vectors, 2))
+
+
 def test_cosent_counts_pairs_in_the_wrong_order_and_no_ties() -> None:
     """Labels 0, 1, 1 with scores 2, 1, 5: pairs (0, 1) and (0, 2): ``ln(1 + e^1 + e^-3)``."""
     found = compute_cosent(torch.tensor([2.0, 1.0, 5.0]), torch.tensor([0, 1, 1]))

@@ -232,6 +232,23 @@ def test_untrained_sizes_warn_once(model):
     ]
 
 
+@pytest.mark.parametrize("name", ["encode", "encode_query", "encode_document"])
+def test_warnings_about_a_call_point_at_its_line(model, name):
+    model.trained_layers = (1, 2)
+    with pytest.warns(FidelityWarning) as caught:
+        getattr(model, name)("wood", num_layers=3)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("open_model", [ElasticEmbedder, fletching.load])
+def test_warnings_about_opening_point_at_its_line(model, tmp_path, open_model):
+    model.trained_dims = (8, 16)
+    model.save(str(tmp_path))
+    with pytest.warns(FidelityWarning) as caught:
+        open_model(str(tmp_path), truncate_dim=12, device="cpu")
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_trained_and_full_sizes_say_nothing(model):
     model.trained_layers, model.trained_dims = (1, 2), (8, 16)
     with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from sentence_transformers.base.trainer import BaseTrainer
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from torch import Tensor, nn
 
 from fletching.errors import ArgumentError, FidelityWarning
@@ -70,6 +71,13 @@ def score(*rows: Any, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
 
 def call(features: Features, labels: Tensor | None = None, **settings: Any) -> dict[str, Tensor]:
     return GRLLoss(EchoModel(), **settings)(features, labels)
+
+
+class WideModel(EchoModel):
+    """An echo whose vectors are two wide."""
+
+    def get_embedding_dimension(self) -> int:
+        return 2
 
 
 # --- contrastive ---
@@ -543,3 +551,37 @@ def test_two_devices_have_the_loss_and_the_gradient_of_one(tmp_path):
     children = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in arguments]
     errors = [child.communicate(timeout=240)[1] for child in children]
     assert [child.returncode for child in children] == [0, 0], errors
+
+
+# --- under MatryoshkaLoss ---
+
+
+def test_matryoshka_around_the_contrastive_term_is_the_sum_over_sizes():
+    """At both sizes an anchor sees its positive and two negatives alike: log 3, and half of it again."""
+    model: Any = WideModel()
+    inner = GRLLoss(model, mini_batch_size=1, **CONTRAST, miner_epsilon=None)
+    loss = MatryoshkaLoss(model, inner, [2, 1], [1.0, 0.5])
+    (value,) = loss([embed([1, 0], [1, 0]), embed([1, 0], [1, 0])], None).values()
+    assert value.item() == pytest.approx(1.5 * math.log(3))
+
+
+@pytest.mark.parametrize(
+    ("mini_batch_size", "weights", "message"),
+    [
+        (1, {"gen_weight": 0.0}, "`kl_weight, gen_weight` must be 0 under MatryoshkaLoss"),
+        (1, {"kl_weight": 0.0}, "`kl_weight, gen_weight` must be 0 under MatryoshkaLoss"),
+        (None, CONTRAST, "`mini_batch_size` must be given under MatryoshkaLoss"),
+        (None, {}, "`mini_batch_size` must be given under MatryoshkaLoss"),
+    ],
+)
+def test_matryoshka_around_what_it_cannot_cut_is_refused(
+    mini_batch_size: int | None, weights: dict[str, float], message: str
+):
+    model: Any = WideModel()
+    settings = {"two_adapters": False, **weights}
+    inner = GRLLoss(model, mini_batch_size=mini_batch_size, **settings)
+    loss = MatryoshkaLoss(model, inner, [2, 1])
+    columns = [embed([1, 0], [0, 1]), embed([1, 0], [0, 1]), embed([0, 1], [1, 0])]
+    rows = score([-1, -2], [-1, -1], [-2, -2], [-1, -3])
+    with pytest.raises(ArgumentError, match=message):
+        loss([*columns, rows], None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -140,7 +141,12 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
 
 
 def test_a_checkpoint_of_other_settings_is_refused(recipe, train_once, tmp_path):
-    folder, _ = train_once(objective="grl")
+    """The run notes its settings; a checkpoint without that note is told by its weights."""
+    trained, _ = train_once(objective="grl")
+    folder = Path(copytree(trained, tmp_path / "copy"))
+    with pytest.raises(ArgumentError, match=r"`lora_rank` must be .* begun with, \d+; got 2"):
+        replace(recipe, lora_rank=2).run(folder, resume=True)
+    (folder / "checkpoints" / "plan_ULLMERecipe.json").unlink()
     with pytest.raises(CheckpointError, match="holds other weights than are trained now"):
         replace(recipe, lora_rank=2).run(folder, resume=True)
     saved = next((folder / "checkpoints").glob(f"*/{TRAINED_FILE}"))

@@ -189,6 +189,7 @@ class DefSentPlusEmbedder(Embedder):
         """
         owner = f"{_OWNER}.nearest_entries"
         check_positive(owner, "top_k", top_k)
+        check_positive(owner, "batch_size", batch_size)
         single = isinstance(text, str)
         texts = [check_text(owner, "text", text)] if single else check_texts(owner, "text", text)
         if self.dictionary is None:

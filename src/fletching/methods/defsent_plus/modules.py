@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fletching.errors import bad_argument
 from fletching.methods.defsent_plus.config import MASK, TEMPLATE, split_template
+from fletching.nn import view_module
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,7 @@ class PromptTransformer(Transformer):
             ArgumentError: If the template is no such text or longer than the window, or the tokenizer has no
                 mask token.
         """
-        module = cls.__new__(cls)
-        vars(module).update(vars(network))
+        module: PromptTransformer = view_module(network, cls)
         module._prepare(template)
         return module
 
@@ -71,8 +71,9 @@ class PromptTransformer(Transformer):
         Returns:
             A stock transformer.
         """
-        module = Transformer.__new__(Transformer)
-        vars(module).update({name: value for name, value in vars(self).items() if name not in _OWN})
+        module: Transformer = view_module(self, Transformer)
+        for name in _OWN:
+            delattr(module, name)
         module.unpad_inputs = None
         return module
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fletching.data.lines import write_lines
 from fletching.errors import bad_argument, bad_choice, missing_extra
 from fletching.methods.defsent_plus.config import BARE_POOLINGS, POOLINGS, ICAConfig, check_number
 from fletching.methods.defsent_plus.data import DefinitionSet
@@ -30,6 +31,7 @@ from fletching.methods.defsent_plus.stages import (
     ProgressiveSeparateTrainer,
     Stage,
     check_processes,
+    hash_definitions,
 )
 from fletching.methods.defsent_plus.synthetic import (
     build_synthetic_definitions,
@@ -38,7 +40,7 @@ from fletching.methods.defsent_plus.synthetic import (
 )
 from fletching.methods.defsent_plus.training import TrainingOptions, train_single_words
 from fletching.models.inputs import check_count, check_positive
-from fletching.training import TrainingFolder
+from fletching.training import TrainingFolder, describe_run
 
 __all__ = ["DefSentPlusRecipe"]
 
@@ -215,7 +217,7 @@ class DefSentPlusRecipe:
             definitions; for DefSent also how well definitions find words that were kept back.
 
         Raises:
-            ArgumentError: If there is nothing to train on.
+            ArgumentError: If there is nothing to train on, or the run to go on with was begun otherwise.
             CheckpointError: If the base cannot be opened, or for DefSent has no head for masked words.
             DataError: If a file is missing or malformed.
             FletchingError: If it is run in several processes.
@@ -287,6 +289,9 @@ class DefSentPlusRecipe:
             return {**evaluate(model), **{f"words_{name}": value for name, value in ranks.items()}}
 
         folder = TrainingFolder(output, resume=resume)
+        free = ("dev_data", "inference_pooling", "save_steps", "train_data")
+        plan = {**describe_run(self, free=free), "train_data": hash_definitions(definitions)}
+        folder.keep_plan(type(self).__name__, plan)
         before = folder.keep_before(measure)
         rows = [pair for word in train for pair in examples[word]]
         with torch.random.fork_rng():
@@ -298,7 +303,7 @@ class DefSentPlusRecipe:
         if self.inference_pooling is not None:
             model.pooling = self.inference_pooling
         results = {"before": before, "after": measure()}
-        model.save_pretrained(str(output))
+        folder.save(model)
         counts = {"words": len(tokens), "training_words": len(train), "examples": len(rows)}
         return self._finish(output, results, definitions=definitions, **counts)
 
@@ -306,11 +311,10 @@ class DefSentPlusRecipe:
         base, dictionary, dev = output / "base", output / "definitions.tsv", output / "dev.tsv"
         if not (resume and dev.is_file()):
             save_smoke_encoder(base, seed=self.seed)
-            rows = [f"{entry}\t{definition}\n" for entry, definition in build_synthetic_definitions()]
-            dictionary.write_text("".join(rows), encoding="utf-8")
+            definitions = build_synthetic_definitions()
+            write_lines(dictionary, (f"{entry}\t{definition}" for entry, definition in definitions))
             pairs = build_synthetic_pairs(seed=self.seed)
-            lines = [f"{pair.score}\t{pair.sentence1}\t{pair.sentence2}\n" for pair in pairs]
-            dev.write_text("".join(lines), encoding="utf-8")
+            write_lines(dev, (f"{pair.score}\t{pair.sentence1}\t{pair.sentence2}" for pair in pairs))
         recipe = replace(
             self,
             synthetic=False,

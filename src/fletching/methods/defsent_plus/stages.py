@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fletching.data.lines import Words
+from fletching.data.lines import write_lines
 from fletching.errors import FletchingError, bad_argument, bad_choice
 from fletching.methods.defsent_plus.config import (
     ENTRY_POOLINGS,
@@ -31,16 +29,15 @@ from fletching.methods.defsent_plus.losses import DefinitionProjectionLoss
 from fletching.methods.defsent_plus.model import DefSentPlusEmbedder
 from fletching.methods.defsent_plus.training import TrainingOptions, fit
 from fletching.models.sharing import fingerprint
-from fletching.training import TrainingFolder
+from fletching.training import TrainingFolder, count_processes, forget_run
 
-__all__ = ["Evaluate", "ProgressiveSeparateTrainer", "Stage", "check_processes"]
+__all__ = ["Evaluate", "ProgressiveSeparateTrainer", "Stage", "check_processes", "hash_definitions"]
 
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[DefSentPlusEmbedder], dict[str, float]]
 """What measures a model: name -> value."""
 
-_PLAN_FILE = "plan.json"  # in the last stage's: what is trained on what
 _FREE_OPTIONS = ("save_steps", "classes_at_once")  # a run that goes on may have others
 _RECORD_FILE = "stage.json"  # beside the checkpoints of a stage whose model is written
 _ENTRIES_FILE = "entries.safetensors"  # beside them, too: built once
@@ -145,12 +142,9 @@ class ProgressiveSeparateTrainer:
         check_processes(_OWNER)
         output = Path(output_dir)
         if not resume:
-            _forget_stages(output)
+            forget_run(output, "stage_*/checkpoints")
         folder = TrainingFolder(output, resume=resume)
-        self._keep_plan(folder.checkpoints / _PLAN_FILE)
-        if self.evaluate is not None:
-            evaluate, pooling = self.evaluate, self.stages[-1].pooling
-            self.before = folder.keep_before(lambda: evaluate(self.open_base(pooling)))
+        self._begin(folder)
         self.records = []
         places = [output / f"stage_{number}" for number in range(1, len(self.stages))] + [output]
         previous: Path | None = None
@@ -164,27 +158,22 @@ class ProgressiveSeparateTrainer:
             previous = place
         return DefSentPlusEmbedder(str(output), device=self._device())
 
-    def _keep_plan(self, path: Path) -> None:
-        """Write what is trained on what, or refuse to go on with something else."""
-        known = json.dumps([self.definitions.members, self.definitions.definitions]).encode()
-        options = {name: value for name, value in asdict(self.options).items() if name not in _FREE_OPTIONS}
+    def _begin(self, folder: TrainingFolder) -> None:
+        """Note what is trained on what, or refuse to go on with something else, and measure the base."""
         with torch.random.fork_rng():
             torch.manual_seed(self.options.seed)  # a checkpoint may lack weights, which are drawn then
-            base = fingerprint(self.open_base(self.stages[0].pooling))
+            base = self.open_base(self.stages[-1].pooling)
+        options = {name: value for name, value in asdict(self.options).items() if name not in _FREE_OPTIONS}
         plan = {
-            "base": base,
-            "definitions": sha256(known).hexdigest(),
+            "base": fingerprint(base),
+            "definitions": hash_definitions(self.definitions),
             "stages": [asdict(stage) for stage in self.stages],
             "options": options,
         }
-        if path.is_file():
-            begun = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in plan.items():
-                if begun.get(name) != value:
-                    remedy = "Begin anew, without resume, or bring back what it was begun with"
-                    domain = "what the stopped run was begun with"
-                    raise bad_argument(_OWNER, name, domain, Words("something else"), remedy)
-        _write(path, plan)
+        folder.keep_plan(_OWNER, plan)
+        if self.evaluate is not None:
+            evaluate = self.evaluate
+            self.before = folder.keep_before(lambda: evaluate(base))
 
     def _train_stage(
         self, number: int, stage: Stage, previous: Path | None, place: Path, *, resume: bool
@@ -216,7 +205,7 @@ class ProgressiveSeparateTrainer:
             "metrics": self.evaluate(model) if self.evaluate else {},
         }
         model.save_pretrained(str(place))
-        _write(folder.checkpoints / _RECORD_FILE, record)
+        write_lines(folder.checkpoints / _RECORD_FILE, [json.dumps(record, indent=1)])
 
     def _build_entries(self, stage: Stage, previous: Path | None, folder: TrainingFolder) -> EntryEmbeddings:
         """Build the entries' vectors with the model of the stage before, or read what a killed run built."""
@@ -257,12 +246,6 @@ class ProgressiveSeparateTrainer:
         return str(self.base.device) if isinstance(self.base, DefSentPlusEmbedder) else None
 
 
-def _forget_stages(output: Path) -> None:
-    """Remove what an earlier run left to go on from; its models stay until there are new ones."""
-    for checkpoints in (*output.glob("stage_*/checkpoints"), output / "checkpoints"):
-        rmtree(checkpoints, ignore_errors=True)
-
-
 def check_processes(owner: str) -> None:
     """Refuse several processes: the projection is the loss's, and each of them would train its own.
 
@@ -272,18 +255,24 @@ def check_processes(owner: str) -> None:
     Raises:
         FletchingError: If there are several.
     """
-    count = os.environ.get("WORLD_SIZE", "1")
-    if count != "1":
+    count = count_processes()
+    if count != 1:
         raise FletchingError(f"{owner}: it trains in one process; WORLD_SIZE is {count}.")
+
+
+def hash_definitions(definitions: DefinitionSet) -> str:
+    """Name what is trained on, so that a run that goes on finds out whether it is the same.
+
+    Args:
+        definitions: The definitions.
+
+    Returns:
+        64 hexadecimal digits, equal for equal entries with equal definitions.
+    """
+    return sha256(json.dumps([definitions.members, definitions.definitions]).encode()).hexdigest()
 
 
 def _thin(vectors: Tensor) -> Tensor:
     """Take some rows, evenly spread: enough to measure by."""
     places = torch.linspace(0, len(vectors) - 1, min(len(vectors), _MEASURED_ROWS)).round().long()
     return vectors[places].float().cpu()
-
-
-def _write(path: Path, content: Any) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    part.replace(path)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.base.sampler import BatchSamplers
 from torch import Tensor, nn
 
 from fletching.errors import bad_checkpoint, bad_choice, missing_extra
@@ -19,7 +18,7 @@ from fletching.methods.defsent_plus.heads import HEADS, MaskedWordHead, find_net
 from fletching.methods.defsent_plus.losses import CLASSES_AT_ONCE, SingleWordLoss
 from fletching.methods.defsent_plus.model import DefSentPlusEmbedder
 from fletching.models.inputs import check_count, check_positive
-from fletching.training import LengthGroupedBatchSampler, TrainingFolder, run_trainer
+from fletching.training import TrainingFolder, choose_batch_sampler, run_trainer
 
 __all__ = [
     "DefinitionTrainer",
@@ -144,30 +143,20 @@ def fit(
         "lr_scheduler_type": "linear",
         "warmup_steps": 0,
         "max_grad_norm": 1.0,
+        **folder.build_arguments(seed=options.seed, save_steps=options.save_steps),
+        "use_cpu": str(model.device) == "cpu",
         **arguments,
     }
     trainer = DefinitionTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
-            output_dir=str(folder.checkpoints),
             num_train_epochs=options.epochs,
             per_device_train_batch_size=options.batch_size,
-            batch_sampler=LengthGroupedBatchSampler
-            if options.group_by_length
-            else BatchSamplers.BATCH_SAMPLER,
+            batch_sampler=choose_batch_sampler(group_by_length=options.group_by_length),
             learning_rate=learning_rate,
             weight_decay=0.0,
             bf16=options.bf16 and on_gpu,
-            seed=options.seed,
-            data_seed=options.seed,
             eval_strategy="no",
-            save_strategy="steps",
-            save_steps=options.save_steps,
-            save_total_limit=2,
-            logging_steps=max(options.save_steps // 10, 1),
-            dataloader_pin_memory=on_gpu,
-            use_cpu=str(model.device) == "cpu",
-            report_to="none",
             **settings,
         ),
         train_dataset=rows,

@@ -109,7 +109,8 @@ class DSEEvaluator(BaseEvaluator):
         name: Prefix of the metrics.
 
     Raises:
-        ArgumentError: If an argument is outside its domain, or no pair has a label.
+        ArgumentError: If an argument is outside its domain, no pair has a label, or the labels are none of
+            the task: others than 0 and 1, no numbers of classes, or a single one to correlate with.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class DSEEvaluator(BaseEvaluator):
         self.rows = [row for row in rows if not math.isnan(row.label)]
         if not self.rows:
             raise bad_argument("DSEEvaluator", "rows", "at least one pair with a label", len(rows))
+        _check_labels(task, [row.label for row in self.rows])
         self.task = task
         self.labels = tuple(labels)
         self.teacher_metrics = teacher_metrics
@@ -169,3 +171,15 @@ class DSEEvaluator(BaseEvaluator):
             metrics[f"{self.name}_{_DEGRADATION}"] = measure_degradation({self.task: reached}, student)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
+
+
+def _check_labels(task: str, labels: Sequence[float]) -> None:
+    """Refuse labels of another task, which would be measured all the same, or only fail during training."""
+    if task == "regression":
+        if len(set(labels)) < 2:
+            raise bad_argument("DSEEvaluator", "rows", "pairs with at least two different labels", labels[0])
+        return
+    wrong = [label for label in labels if label < 0 or label % 1 or (task == "binary" and label > 1)]
+    if wrong:
+        domain = "pairs with the labels 0 and 1" if task == "binary" else "pairs with numbers of classes"
+        raise bad_argument("DSEEvaluator", "rows", f"{domain} for the {task} task", wrong[0])

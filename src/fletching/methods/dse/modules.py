@@ -34,7 +34,7 @@ from fletching.methods.dse.functional import (
     score_first_layer,
 )
 from fletching.models.inputs import check_count, check_positive
-from fletching.nn import copy_structure, find_final_norm
+from fletching.nn import copy_structure, find_final_norm, view_module
 
 PAIRS = "pair_count"
 """Feature that says how many pairs a batch holds: their first sentences come first, then the second ones."""
@@ -68,7 +68,7 @@ class LayersTransformer(Transformer):
         Returns:
             The features with ``token_embeddings`` and ``all_layer_embeddings``.
         """
-        twin = self._look_as(Transformer, copy_structure(self.model))
+        twin = view_module(self, Transformer, model=copy_structure(self.model))
         found: dict[str, Any] = twin.forward(features, **kwargs)
         return found
 
@@ -78,12 +78,6 @@ class LayersTransformer(Transformer):
         networks: list[Any] = [part for part in self.model.modules() if isinstance(part, PreTrainedModel)]
         with torch.device("meta"):
             type(networks[0])(copy.deepcopy(networks[0].config))
-
-    def _look_as(self, kind: type[Transformer], network: nn.Module) -> Any:
-        """Make a module of another class around a network; it shares everything else with this one."""
-        twin = object.__new__(kind)
-        twin.__dict__.update({**self.__dict__, "_modules": {**self._modules, "model": network}})
-        return twin
 
 
 class SiameseTransformer(LayersTransformer):
@@ -100,7 +94,7 @@ class SiameseTransformer(LayersTransformer):
         Returns:
             A module that shares everything with this one.
         """
-        single: LayersTransformer = self._look_as(LayersTransformer, self.model)
+        single: LayersTransformer = view_module(self, LayersTransformer)
         return single
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:

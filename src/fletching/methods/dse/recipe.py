@@ -22,7 +22,13 @@ from fletching.methods.dse.stages import build_teacher, train_student, train_tea
 from fletching.methods.dse.synthetic import ALPHABET, build_synthetic_pairs
 from fletching.methods.dse.teachers import add_teacher_logits, check_teacher, open_teacher
 from fletching.models.inputs import check_count, check_positive
-from fletching.training import TrainingFolder, save_character_bert
+from fletching.training import (
+    TrainingFolder,
+    describe_run,
+    forget_run,
+    main_process_first,
+    save_character_bert,
+)
 
 __all__ = ["DSERecipe"]
 
@@ -195,7 +201,8 @@ class DSERecipe(DSEConfig):
             ``{"before": {...}, "after": {...}, "teacher": {...}}``, metrics on ``dev_data``.
 
         Raises:
-            ArgumentError: If there is nothing to train on, or the teacher has another number of labels.
+            ArgumentError: If there is nothing to train on, the teacher has another number of labels, or the
+                run to go on with was begun otherwise.
             CheckpointError: If the base or the teacher cannot be opened.
             DataError: If a file is missing or malformed.
             MissingExtraError: If the ``train`` extra is not installed.
@@ -214,27 +221,31 @@ class DSERecipe(DSEConfig):
         rows = self._read(self.train_data)[: self.max_rows]
         self._check_labels(self.train_data, rows)
         self._check_labels(self.dev_data, dev)
-        if not resume:
-            (output / _LOGITS).unlink(missing_ok=True)
-            (output / _TEACHER / "checkpoints" / _DONE).unlink(missing_ok=True)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             # before the teacher: an encoder that does not fit is found now, not behind hours of training
             model = DSEReranker.from_encoder(self.base, self.student)
-        rows, teacher_metrics = self._ask_teacher(output, rows, dev, resume=resume)
+        teacher = self._open_given_teacher()
+        if not resume:
+            forget_run(output, f"{_TEACHER}/checkpoints", _LOGITS)
+        files = {name: _list_all(getattr(self, name)) for name in ("train_data", "dev_data")}
+        folder = TrainingFolder(output, resume=resume)
+        folder.keep_plan(type(self).__name__, describe_run(self, free=("eval_batch_size",), **files))
+        rows, teacher_metrics = self._ask_teacher(teacher, output, rows, dev, resume=resume)
         evaluator = self._build_evaluator(dev, teacher_metrics)
-        return self._distil(output, model, rows, evaluator, teacher_metrics, resume=resume)
+        return self._distil(folder, model, rows, evaluator, teacher_metrics)
 
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         files = {name: output / f"{name}.tsv" for name in ("train", "dev")}
         base = output / "base"
-        if not (resume and all(path.is_file() for path in files.values())):
-            output.mkdir(parents=True, exist_ok=True)
-            save_character_bert(base, [ALPHABET], seed=self.seed)
-            for place, (name, path) in enumerate(files.items()):
-                pairs = build_synthetic_pairs(200 if name == "train" else 100, seed=self.seed + place)
-                lines = (f"{row.label:.0f}\t{row.first}\t{row.second}" for row in pairs)
-                write_lines(path, ("label\tsentence1\tsentence2", *lines))
+        with main_process_first() as is_main:
+            if is_main and not (resume and all(path.is_file() for path in files.values())):
+                output.mkdir(parents=True, exist_ok=True)
+                save_character_bert(base, [ALPHABET], seed=self.seed)
+                for place, (name, path) in enumerate(files.items()):
+                    pairs = build_synthetic_pairs(200 if name == "train" else 100, seed=self.seed + place)
+                    lines = (f"{row.label:.0f}\t{row.first}\t{row.second}" for row in pairs)
+                    write_lines(path, ("label\tsentence1\tsentence2", *lines))
         recipe = replace(
             self,
             synthetic=False,
@@ -244,33 +255,39 @@ class DSERecipe(DSEConfig):
         )
         return recipe.run(output, resume=resume)
 
+    def _open_given_teacher(self) -> Any:
+        """Open the teacher that was given, if one was, and check that it speaks of the task's labels."""
+        if self.teacher is None:
+            return None
+        teacher = open_teacher(self.teacher)
+        check_teacher(teacher, task=self.chosen_task, num_labels=self.num_labels)
+        return teacher
+
     def _ask_teacher(
-        self, output: Path, rows: list[PairRow], dev: list[PairRow], *, resume: bool
+        self, teacher: Any, output: Path, rows: list[PairRow], dev: list[PairRow], *, resume: bool
     ) -> tuple[list[PairRow], dict[str, float]]:
-        """Open or fine-tune the teacher, and attach its logits to the training pairs."""
-        if self.teacher is None and self.alpha == 0:
+        """Fine-tune a teacher where none was given, and attach its logits to the training pairs."""
+        if teacher is None and self.alpha == 0:
             return [replace(row, teacher=None) for row in rows], {}
-        if self.teacher is None and all(row.teacher is not None for row in rows):
+        if teacher is None and all(row.teacher is not None for row in rows):
             logger.info("The pairs have logits: no teacher is asked.")
             return rows, {}
         evaluator = self._build_evaluator(dev)
-        if self.teacher is not None:
-            teacher = open_teacher(self.teacher)
-            check_teacher(teacher, task=self.chosen_task, num_labels=self.num_labels)
-        else:
+        if teacher is None:
             teacher = self._train_teacher(output / _TEACHER, rows, evaluator, resume=resume)
         metrics = evaluator(teacher) if evaluator else {}
         if self.alpha == 0:
             return [replace(row, teacher=None) for row in rows], metrics
-        scored = add_teacher_logits(
-            rows,
-            teacher,
-            task=self.chosen_task,
-            labels=self.labels,
-            num_labels=self.num_labels,
-            path=output / _LOGITS,
-            batch_size=self.logits_batch_size,
-        )
+        with main_process_first():  # the others find in the file what the first one computed
+            scored = add_teacher_logits(
+                rows,
+                teacher,
+                task=self.chosen_task,
+                labels=self.labels,
+                num_labels=self.num_labels,
+                path=output / _LOGITS,
+                batch_size=self.logits_batch_size,
+            )
         return scored, metrics
 
     def _train_teacher(
@@ -283,28 +300,27 @@ class DSERecipe(DSEConfig):
             folder = TrainingFolder(place, resume=resume)
             with torch.random.fork_rng():
                 train_teacher(self, model, rows, folder, evaluator)
-            model.save_pretrained(str(place))
-            done.touch()
+            folder.save(model)
+            with main_process_first() as is_main:
+                if is_main:
+                    done.touch()
         return open_teacher(place)  # saved and opened: a run that goes on asks the very same
 
     def _distil(
         self,
-        output: Path,
+        folder: TrainingFolder,
         model: DSEReranker,
         rows: list[PairRow],
         evaluator: DSEEvaluator | None,
         teacher_metrics: dict[str, float],
-        *,
-        resume: bool,
     ) -> dict[str, Any]:
-        folder = TrainingFolder(output, resume=resume)
         before = folder.keep_before(lambda: evaluator(model) if evaluator else {})
         with torch.random.fork_rng():
             train_student(self, model, rows, folder, evaluator)
         after = evaluator(model) if evaluator else {}
         results = {"before": before, "after": after, "teacher": teacher_metrics}
-        model.save_pretrained(str(folder.output))
-        files = [path for source in (*self.train_data, *self.dev_data) for path in _list_files(source)]
+        folder.save(model)
+        files = _list_all((*self.train_data, *self.dev_data))
         folder.write_record(self, files=files, results=results, rows=len(rows))
         return results
 
@@ -338,6 +354,10 @@ class DSERecipe(DSEConfig):
             if self.teacher is None and row.teacher is not None and len(row.teacher) != self.num_labels:
                 domain = f"{self.num_labels} logits for this {self.chosen_task} task"
                 raise bad_record(source, None, "teacher", domain, row.teacher)
+
+
+def _list_all(sources: Sequence[str]) -> list[Path]:
+    return [path for source in sources for path in _list_files(source)]
 
 
 def _list_files(source: str) -> Iterator[Path]:

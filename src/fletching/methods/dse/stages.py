@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder.losses import CrossEntropyLoss, MSELoss
 
 from fletching.errors import bad_argument
@@ -16,7 +15,7 @@ from fletching.methods.dse.evaluation import DSEEvaluator
 from fletching.methods.dse.losses import DSELoss
 from fletching.models.minilm import HUB_ID, find_minilm
 from fletching.models.reranker import Reranker
-from fletching.training import LengthGroupedBatchSampler, TrainingFolder, run_trainer
+from fletching.training import TrainingFolder, choose_batch_sampler, run_trainer
 
 if TYPE_CHECKING:
     from fletching.methods.dse.recipe import DSERecipe
@@ -151,13 +150,18 @@ def _train(
             return super().create_scheduler(n_mini_batches, optimizer)
 
     strategy = "epoch" if recipe.eval_steps is None else "steps"
-    on_gpu = torch.cuda.is_available()
+    settings: dict[str, Any] = {
+        **folder.build_arguments(seed=recipe.seed, save_steps=recipe.eval_steps or 500),
+        "save_strategy": strategy,
+        # a cross-encoder uses all its weights, and torch finds no outputs in what it returns
+        "ddp_find_unused_parameters": isinstance(loss, DSELoss),
+    }
     arguments = CrossEncoderTrainingArguments(
-        output_dir=str(folder.checkpoints),
+        **settings,
         num_train_epochs=epochs,
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        batch_sampler=LengthGroupedBatchSampler if recipe.group_by_length else BatchSamplers.BATCH_SAMPLER,
+        batch_sampler=choose_batch_sampler(group_by_length=recipe.group_by_length),
         learning_rate=learning_rate,
         learning_rate_mapping={new_weights: recipe.head_learning_rate} if recipe.head_learning_rate else {},
         lr_scheduler_type="linear",
@@ -167,19 +171,11 @@ def _train(
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         bf16=recipe.bf16,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
         eval_strategy=strategy if evaluator else "no",
         eval_steps=recipe.eval_steps,
-        save_strategy=strategy,
-        save_steps=recipe.eval_steps or 500,
-        save_total_limit=2,
         load_best_model_at_end=evaluator is not None,
         metric_for_best_model=f"eval_{evaluator.primary_metric}" if evaluator else None,
         greater_is_better=True,
-        logging_steps=max((recipe.eval_steps or 500) // 10, 1),
-        dataloader_pin_memory=on_gpu,
-        report_to="none",
     )
     trainer_class = LegacyTrainer if recipe.legacy_schedule else CrossEncoderTrainer
     trainer = trainer_class(model=model, args=arguments, train_dataset=data, loss=loss, evaluator=evaluator)

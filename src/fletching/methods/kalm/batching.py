@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -14,6 +13,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 from fletching.errors import bad_argument
 from fletching.methods.kalm.config import check_share
 from fletching.models.inputs import check_positive
+from fletching.training import count_processes
 
 __all__ = ["TaskBatchSampler", "TaskBatching", "build_task_batches"]
 
@@ -199,11 +199,6 @@ class TaskBatching:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_samplers": []}
-
-
-def count_processes() -> int:
-    """Return the processes of a distributed run, as torchrun and accelerate say it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _mix(batches: list[list[int]], share: float, generator: torch.Generator | None) -> list[list[int]]:

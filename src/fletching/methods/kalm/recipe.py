@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,6 @@ from sentence_transformers.util import load_file_path
 
 from fletching.data.lines import read_json_lines
 from fletching.errors import DataError, bad_argument, missing_extra
-from fletching.methods.kalm.batching import count_processes
 from fletching.methods.kalm.config import KaLMConfig, check_template
 from fletching.methods.kalm.data import KaLMRow, read_rows, write_rows
 from fletching.methods.kalm.evaluation import KaLMRowEvaluator
@@ -28,8 +24,7 @@ from fletching.methods.kalm.stages import choose_dims, train_stage
 from fletching.methods.kalm.synthetic import build_synthetic_rows, save_smoke_qwen2
 from fletching.models.inputs import check_count, check_positive
 from fletching.models.loading import load
-from fletching.training import TrainingFolder
-from fletching.training.recipe import RESULTS_FILE
+from fletching.training import TrainingFolder, describe_run, forget_run, main_process_first
 
 __all__ = ["KaLMRecipe"]
 
@@ -38,8 +33,8 @@ logger = logging.getLogger(__name__)
 _MINED = "rows.mined.jsonl"
 _SCORED = "rows.scored.jsonl"
 _COSINES = "teacher_scores.jsonl"
+_STAGES = tuple(f"{stage}/checkpoints" for stage in ("pretrain", "finetune*", "distill"))
 _DONE = "done"  # beside the checkpoints of a stage whose model is written
-_PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,8 @@ class KaLMRecipe(KaLMConfig):
             ``{"before": {...}, "after": {...}}``, metrics on ``dev_data``.
 
         Raises:
-            ArgumentError: If a stage has nothing to train on, or no teacher.
+            ArgumentError: If a stage has nothing to train on, or no teacher, or the run to go on with was
+                begun otherwise.
             CheckpointError: If the base or the teacher cannot be opened.
             DataError: If a file is missing or malformed, or no row is left.
             MissingExtraError: If the ``train`` extra, or with ``dev_data`` the ``evaluate`` extra, is not
@@ -135,17 +131,16 @@ class KaLMRecipe(KaLMConfig):
                 raise bad_argument(type(self).__name__, name, "at least one file of rows", ())
         for path in {*self.pretrain_data, *self.train_data, *self.dev_data}:
             next(read_json_lines(path))  # a file that is missing is found now, not behind hours of training
-        with _first_of_all_processes() as is_first:
-            if is_first and not resume:
-                _forget(output)
+        if not resume:
+            forget_run(output, *_STAGES, _MINED, _SCORED, _COSINES)
         dev = self._read(self.dev_data) if self.dev_data else []
         return self._run_stages(output, resume, KaLMRowEvaluator(dev) if dev else None)
 
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         base = output / "base"
         files = {name: str(output / f"{name}.jsonl") for name in ("pretrain", "train", "dev")}
-        with _first_of_all_processes() as is_first:
-            if is_first and not (resume and all(Path(path).is_file() for path in files.values())):
+        with main_process_first() as is_main:
+            if is_main and not (resume and all(Path(path).is_file() for path in files.values())):
                 save_smoke_qwen2(base, seed=self.seed)
                 write_rows(files["train"], build_synthetic_rows(seed=self.seed))
                 write_rows(files["pretrain"], build_synthetic_rows(seed=self.seed + 1))
@@ -163,10 +158,10 @@ class KaLMRecipe(KaLMConfig):
 
     def _run_stages(self, output: Path, resume: bool, evaluator: KaLMRowEvaluator | None) -> dict[str, Any]:
         top = TrainingFolder(output, resume=resume)
-        before: dict[str, float] = {}
-        with _first_of_all_processes() as is_first:
-            if is_first and evaluator is not None:
-                before = top.keep_before(lambda: evaluator(self._open(self.base)))
+        files = {"train_data": self.train_data, "pretrain_data": self.pretrain_data}
+        plan = describe_run(self, free=("dev_data", "save_steps"), **files)
+        top.keep_plan(type(self).__name__, plan)
+        before = top.keep_before(lambda: evaluator(self._open(self.base)) if evaluator else {})
         previous = self.base
         facts: dict[str, Any] = {}
         for stage in self.stages:
@@ -183,14 +178,10 @@ class KaLMRecipe(KaLMConfig):
                 self._train(stage, previous, rows, place, resume=resume, seed=seed)
             facts[stage] = len(rows)
             previous = str(folder)
-        with _first_of_all_processes() as is_first:
-            if is_first:
-                results = {"before": before, "after": evaluator(load(output)) if evaluator else {}}
-                files = (*self.pretrain_data, *self.train_data, *self.dev_data)
-                top.write_record(self, files=files, results=results, rows=facts)
-        record: dict[str, Any] = json.loads((output / RESULTS_FILE).read_text(encoding="utf-8"))
-        found: dict[str, Any] = record["results"]
-        return found
+        results = {"before": before, "after": evaluator(load(output)) if evaluator else {}}
+        data = (*self.pretrain_data, *self.train_data, *self.dev_data)
+        top.write_record(self, files=data, results=results, rows=facts)
+        return results
 
     def _train(
         self, stage: str, start: str, rows: Sequence[KaLMRow], place: Path, *, resume: bool, seed: int
@@ -207,13 +198,13 @@ class KaLMRecipe(KaLMConfig):
             if stage != "pretrain" and (dims := choose_dims(self, model)):
                 model.matryoshka_dims = tuple(dims)
             train_stage(self, model, rows, folder, stage=stage, seed=seed)
-        with _first_of_all_processes() as is_first:
-            if is_first:
+        with main_process_first() as is_main:
+            if is_main:
                 _save(model, place)
 
     def _cook(self, output: Path, folder: Path, resume: bool) -> None:
-        with _first_of_all_processes() as is_first:
-            if is_first and not (resume and _is_done(folder)):
+        with main_process_first() as is_main:
+            if is_main and not (resume and _is_done(folder)):
                 _save(model_soup([output / f"finetune_{seed}" for seed in self._soup_seeds()]), folder)
 
     def _soup_seeds(self) -> range:
@@ -277,25 +268,10 @@ def _is_embedder(path: str) -> bool:
     return load_file_path(path, "modules.json") is not None
 
 
-@contextmanager
-def _first_of_all_processes() -> Iterator[bool]:
-    """Let one process of a distributed run go first, alone, and tell it so; the others wait, days if need be.
-
-    Yields:
-        Whether this is the one.
-    """
-    from accelerate import PartialState  # type: ignore[import-untyped]
-
-    on_cpu = not torch.accelerator.is_available()
-    state = PartialState(cpu=on_cpu, timeout=_PATIENCE) if count_processes() > 1 else None
-    with state.main_process_first() if state is not None else nullcontext():
-        yield state is None or state.is_main_process
-
-
 def _write_once(path: Path, build: Callable[[], list[KaLMRow]], *, keep: bool) -> list[KaLMRow]:
     """Build rows in one process, and read them in all."""
-    with _first_of_all_processes() as is_first:
-        if is_first and not (keep and path.is_file()):
+    with main_process_first() as is_main:
+        if is_main and not (keep and path.is_file()):
             write_rows(path, build())
     return read_rows(path)
 
@@ -308,11 +284,3 @@ def _save(model: Any, place: Path) -> None:
 
 def _is_done(place: Path) -> bool:
     return (place / "checkpoints" / _DONE).is_file()
-
-
-def _forget(output: Path) -> None:
-    """Remove what an earlier run in the folder left there to go on from; a run that resumes is not misled."""
-    stages = ("*/checkpoints", "checkpoints")
-    done = [path for stage in stages for path in output.glob(f"{stage}/{_DONE}")]
-    for path in (*done, output / _MINED, output / _SCORED, output / _COSINES):
-        path.unlink(missing_ok=True)

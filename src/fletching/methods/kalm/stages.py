@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fletching.methods.kalm.batching import TaskBatching, count_processes
+from fletching.methods.kalm.batching import TaskBatching
 from fletching.methods.kalm.config import KaLMLossOptions
 from fletching.methods.kalm.data import KaLMRow, RowSampler
 from fletching.methods.kalm.losses import KaLMLoss
 from fletching.methods.kalm.model import KaLMEmbedder
 from fletching.nn import find_decoder
-from fletching.training import EpochCallback, TrainingFolder, run_trainer
+from fletching.training import EpochCallback, TrainingFolder, count_processes, run_trainer
 
 if TYPE_CHECKING:
     from fletching.methods.kalm.recipe import KaLMRecipe
@@ -47,7 +47,7 @@ def train_stage(
     batching = TaskBatching(sampler.tasks, homogeneous_ratio=recipe.homogeneous_ratio)
     on_gpu = torch.cuda.is_available()
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder.checkpoints),
+        **folder.build_arguments(seed=seed, save_steps=recipe.save_steps),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=_choose_rate(recipe, stage),
@@ -56,16 +56,7 @@ def train_stage(
         weight_decay=recipe.weight_decay,
         bf16=recipe.bf16 and on_gpu,
         batch_sampler=batching,
-        seed=seed,
-        data_seed=seed,
         eval_strategy="no",
-        save_strategy="steps",
-        save_steps=recipe.save_steps,
-        save_total_limit=2,
-        logging_steps=max(recipe.save_steps // 10, 1),
-        dataloader_pin_memory=on_gpu,
-        use_cpu=not torch.accelerator.is_available(),  # several processes then divide the work there, too
-        report_to="none",
     )
     if recipe.gradient_checkpointing:
         find_decoder(model).activation_checkpointing_enable()

@@ -59,15 +59,26 @@ def pretrain_on_passages(
         ``output_dir`` as a string.
 
     Raises:
+        ArgumentError: If the run to go on with was begun otherwise.
         DataError: If the passages are missing or malformed.
         MissingExtraError: If the ``train`` extra is not installed.
     """
     folder = TrainingFolder(output_dir, resume=resume)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     rows = _PassageRows(dataset, tokenizer, max_tokens)
+    plan = {
+        "passages": len(rows),
+        "base": base,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
+    folder.keep_plan("pretrain_on_passages", plan)
     try:
         arguments = TrainingArguments(
-            output_dir=str(folder.checkpoints),
+            **folder.build_arguments(seed=seed, save_steps=save_steps),
             num_train_epochs=epochs,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
@@ -75,26 +86,19 @@ def pretrain_on_passages(
             warmup_steps=0.1,
             weight_decay=0.01,
             fp16=torch.cuda.is_available(),
-            seed=seed,
-            data_seed=seed,
-            save_strategy="steps",
-            save_steps=save_steps,
-            save_total_limit=2,
-            logging_steps=max(save_steps // 10, 1),
-            dataloader_pin_memory=torch.cuda.is_available(),
-            report_to="none",
         )
     except ImportError as error:  # transformers asks for accelerate here
         raise missing_extra("pretrain_on_passages", "accelerate", "train") from error
+    model = AutoModelForMaskedLM.from_pretrained(base, trust_remote_code=False)
     trainer = Trainer(
-        model=AutoModelForMaskedLM.from_pretrained(base),
+        model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15),
     )
     run_trainer(trainer, folder)
-    trainer.save_model(str(folder.output))
-    tokenizer.save_pretrained(str(folder.output))
+    folder.save(model)
+    folder.save(tokenizer)
     return str(folder.output)
 
 

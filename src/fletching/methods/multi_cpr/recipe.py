@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -28,13 +29,20 @@ from fletching.methods.multi_cpr.training import (
 )
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training import TrainingFolder, save_character_bert
+from fletching.training import (
+    TrainingFolder,
+    describe_run,
+    forget_run,
+    main_process_first,
+    save_character_bert,
+)
 from fletching.training.recipe import RESULTS_FILE
 
 logger = logging.getLogger(__name__)
 
 _SPLIT_SEED = 2021  # the same development set for every baseline, whatever its seed
 _WORDS = "bm25"
+_RUNS = "runs"  # what a first stage found
 _MVP_MEASURES = {"dev_ndcg_at_10"}
 
 Candidates = dict[QueryKey, list[str]]
@@ -152,21 +160,26 @@ class MultiCPRRecipe(MultiCPRConfig):
             after. For rerankers, ``test_first_stage_...`` says what the candidates were before.
 
         Raises:
-            ArgumentError: If there is no data, or there are too few queries.
+            ArgumentError: If there is no data, there are too few queries, or the run to go on with was begun
+                otherwise.
             DataError: If a file is missing or malformed.
             MissingExtraError: If an extra is not installed.
         """
         self._find_root(Path(output_dir))  # nothing is written without data
+        if not resume:
+            forget_run(output_dir, _RUNS)
         folder = TrainingFolder(output_dir, resume=resume)
         splits = self._open_splits(folder.output)
-        run: Callable[..., dict[str, Any]] = {
+        files = [*splits.train.paths, *splits.test.paths]
+        free = ("save_steps", "evaluate_test")
+        folder.keep_plan(type(self).__name__, describe_run(self, free=free, train_data=files))
+        runs: dict[str, Callable[..., dict[str, Any]]] = {
             "bm25": self._run_bm25,
             "dual_encoder": self._run_dual_encoder,
             "cross_encoder": self._run_cross_encoder,
-            "mvp": self._run_mvp,
-        }[self.baseline]
-        results = run(folder, splits, resume)
-        files = [*splits.train.paths, *splits.test.paths]
+            "mvp": partial(self._run_mvp, resume=resume),
+        }
+        results = runs[self.baseline](folder, splits)
         sizes = {name: len(split.qrels) for name, split in splits._asdict().items()}
         names = {name: split.name for name, split in splits._asdict().items()}
         folder.write_record(self, files=files, results=results, queries=sizes, data_sets=names)
@@ -200,13 +213,13 @@ class MultiCPRRecipe(MultiCPRConfig):
 
     # --- the baselines ---
 
-    def _run_bm25(self, folder: TrainingFolder, splits: _Splits, resume: bool) -> dict[str, Any]:
+    def _run_bm25(self, folder: TrainingFolder, splits: _Splits) -> dict[str, Any]:
         after: dict[str, float] = {}
-        for name, found in self._find_all_candidates(folder, splits, BM25("chinese"), resume).items():
+        for name, found in self._find_all_candidates(folder, splits, BM25("chinese")).items():
             after |= _measure(name, getattr(splits, name), found, self.depth)
         return {"before": {}, "after": after}
 
-    def _run_dual_encoder(self, folder: TrainingFolder, splits: _Splits, resume: bool) -> dict[str, Any]:
+    def _run_dual_encoder(self, folder: TrainingFolder, splits: _Splits) -> dict[str, Any]:
         config = fill_defaults(self, self.baseline)
         model = build_dual_encoder(
             self._find_base(folder.output, splits.train),
@@ -222,15 +235,15 @@ class MultiCPRRecipe(MultiCPRConfig):
         after = development(model)
         if self.evaluate_test:
             after |= MultiCPREvaluator(splits.test, name="test", **options)(model)
-        model.save_pretrained(str(folder.output))
+        folder.save(model)
         return {"before": before, "after": after}
 
-    def _run_cross_encoder(self, folder: TrainingFolder, splits: _Splits, resume: bool) -> dict[str, Any]:
+    def _run_cross_encoder(self, folder: TrainingFolder, splits: _Splits) -> dict[str, Any]:
         config = fill_defaults(self, self.baseline)
         assert config.seed is not None  # filled in
         retriever = self._open_first_stage()
-        pools = self._find_pools(folder, splits.train, model=retriever, seed=config.seed, resume=resume)
-        candidates = self._find_all_candidates(folder, splits, retriever, resume)
+        pools = self._find_pools(folder, splits.train, model=retriever, seed=config.seed)
+        candidates = self._find_all_candidates(folder, splits, retriever)
         model = build_cross_encoder(
             self._find_base(folder.output, splits.train), max_tokens=self.max_tokens, seed=config.seed
         )
@@ -245,19 +258,21 @@ class MultiCPRRecipe(MultiCPRConfig):
             texts_per_step=self.texts_per_step,
         )
         after = self._measure_reranker(model, splits, candidates)
-        model.save_pretrained(str(folder.output))
+        folder.save(model)
         return {"before": before, "after": after}
 
-    def _run_mvp(self, folder: TrainingFolder, splits: _Splits, resume: bool) -> dict[str, Any]:
+    def _run_mvp(self, folder: TrainingFolder, splits: _Splits, *, resume: bool) -> dict[str, Any]:
         """Hand lists of the first stage to the recipe of MVP, whose loss reads their order."""
         seed = 0 if self.seed is None else self.seed  # MVP's own
         retriever = self._open_first_stage()
-        pools = self._find_pools(folder, splits.train, model=retriever, seed=seed, resume=resume)
-        candidates = self._find_all_candidates(folder, splits, retriever, resume)
-        lists, dev_lists = (folder.output / "runs" / f"{name}.jsonl" for name in ("lists", "dev_lists"))
-        write_lines(lists, format_lists(splits.train, pools, size=self.group_size, seed=seed))
-        shown = {key: ids[: self.development_depth] for key, ids in candidates["development"].items()}
-        write_lines(dev_lists, format_candidates(splits.development, shown))
+        pools = self._find_pools(folder, splits.train, model=retriever, seed=seed)
+        candidates = self._find_all_candidates(folder, splits, retriever)
+        lists, dev_lists = (folder.output / _RUNS / f"{name}.jsonl" for name in ("lists", "dev_lists"))
+        with main_process_first() as is_main:
+            if is_main:
+                write_lines(lists, format_lists(splits.train, pools, size=self.group_size, seed=seed))
+                shown = {key: ids[: self.development_depth] for key, ids in candidates["development"].items()}
+                write_lines(dev_lists, format_candidates(splits.development, shown))
         methods = registry()
         recipe_name = methods.get("mvp").recipe
         assert recipe_name is not None  # it ships with fletching
@@ -300,7 +315,10 @@ class MultiCPRRecipe(MultiCPRConfig):
         if self.synthetic:
             root = output / "collection"
             is_whole = (root / "video" / "qrels.train.tsv").is_file()  # the last one that is written
-            return root if is_whole else write_synthetic(root)
+            with main_process_first() as is_main:
+                if is_main and not is_whole:
+                    write_synthetic(root)
+            return root
         if len(self.train_data) != 1:
             domain = "the folder that holds the domains, one"
             raise bad_argument(type(self).__name__, "train_data", domain, self.train_data)
@@ -309,52 +327,57 @@ class MultiCPRRecipe(MultiCPRConfig):
     def _find_base(self, output: Path, dataset: MultiCPRDataset) -> str:
         if not self.synthetic:
             return self.base
-        texts = [*dataset.queries.values(), *(text for _, text in dataset.stream_passages())]
-        return save_character_bert(output / "base", texts)
+        base = output / "base"
+        with main_process_first() as is_main:
+            if is_main:
+                texts = [*dataset.queries.values(), *(text for _, text in dataset.stream_passages())]
+                save_character_bert(base, texts)
+        return str(base)
 
     def _open_first_stage(self) -> Any:
         return BM25("chinese") if self.first_stage == _WORDS else load(self.first_stage, kind="embedder")
 
     def _find_candidates(
-        self, folder: TrainingFolder, name: str, dataset: MultiCPRDataset, *, model: Any, resume: bool
+        self, folder: TrainingFolder, name: str, dataset: MultiCPRDataset, *, model: Any
     ) -> Candidates:
         """Search the passages of a data set, or read what an earlier run found; both as the file has it."""
-        path = folder.output / "runs" / f"{name}.tsv"
-        if not (resume and path.is_file()):
-            path.parent.mkdir(exist_ok=True)
-            evaluator = MultiCPREvaluator(dataset, score=self.score, depth=self.depth)
-            write_run(path, {key.id: found for key, found in evaluator.search(model)})
+        path = folder.output / _RUNS / f"{name}.tsv"
+        with main_process_first() as is_main:
+            if is_main and not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                evaluator = MultiCPREvaluator(dataset, score=self.score, depth=self.depth)
+                write_run(path, {key.id: found for key, found in evaluator.search(model)})
         rankings = read_rankings(path, split=dataset.split)
         return {key: rankings.get(key, []) for key in dataset.qrels}
 
     def _find_pools(
-        self, folder: TrainingFolder, train: MultiCPRDataset, *, model: Any, seed: int, resume: bool
+        self, folder: TrainingFolder, train: MultiCPRDataset, *, model: Any, seed: int
     ) -> dict[QueryKey, list[str]]:
         """Search negatives for every training query, or read those of an earlier run."""
-        path = folder.output / "runs" / "pools.jsonl"
-        if not (resume and path.is_file()):
-            path.parent.mkdir(exist_ok=True)
-            dataset = _shrink(train, self.n_random)
-            hits = MultiCPREvaluator(dataset, score=self.score, depth=self.depth).search(model)
-            positives = dataset.positives
-            pools = (
-                (key, sample_pool(list(found), positives[key], size=self.pool_size, generator=generator))
-                for key, found in hits
-                for generator in (Random(f"{seed} {key.id}"),)
-            )
-            write_lines(path, (json.dumps({"query": key.id, "pool": pool}) for key, pool in pools))
+        path = folder.output / _RUNS / "pools.jsonl"
+        with main_process_first() as is_main:
+            if is_main and not path.is_file():
+                path.parent.mkdir(exist_ok=True)
+                dataset = _shrink(train, self.n_random)
+                hits = MultiCPREvaluator(dataset, score=self.score, depth=self.depth).search(model)
+                positives = dataset.positives
+                pools = (
+                    (key, sample_pool(list(found), positives[key], size=self.pool_size, generator=generator))
+                    for key, found in hits
+                    for generator in (Random(f"{seed} {key.id}"),)
+                )
+                write_lines(path, (json.dumps({"query": key.id, "pool": pool}) for key, pool in pools))
         read = {QueryKey(train.split, row["query"]): row["pool"] for _, row in read_json_lines(path)}
         if n_empty := sum(not read.get(key) for key in train.qrels):
             logger.warning("No negatives were found for %d of %d queries.", n_empty, len(train.qrels))
         return read
 
     def _find_all_candidates(
-        self, folder: TrainingFolder, splits: _Splits, model: Any, resume: bool
+        self, folder: TrainingFolder, splits: _Splits, model: Any
     ) -> dict[str, Candidates]:
         names = ("development", "test") if self.evaluate_test else ("development",)
         return {
-            name: self._find_candidates(folder, name, getattr(splits, name), model=model, resume=resume)
-            for name in names
+            name: self._find_candidates(folder, name, getattr(splits, name), model=model) for name in names
         }
 
     def _measure_development(

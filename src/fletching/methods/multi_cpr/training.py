@@ -246,7 +246,7 @@ class GroupSampler:
 def _build_arguments(config: MultiCPRConfig, folder: TrainingFolder, save_steps: int) -> dict[str, Any]:
     """Word a configuration as arguments of a trainer."""
     return {
-        "output_dir": str(folder.checkpoints),
+        **folder.build_arguments(seed=config.seed or 0, save_steps=save_steps),
         "num_train_epochs": config.epochs,
         "per_device_train_batch_size": config.batch_size,
         "gradient_accumulation_steps": config.accumulation_steps,
@@ -255,13 +255,5 @@ def _build_arguments(config: MultiCPRConfig, folder: TrainingFolder, save_steps:
         "warmup_steps": config.warmup_ratio,
         "weight_decay": config.weight_decay,
         "fp16": config.fp16 and torch.cuda.is_available(),
-        "seed": config.seed,
-        "data_seed": config.seed,
         "eval_strategy": "no",
-        "save_strategy": "steps",
-        "save_steps": save_steps,
-        "save_total_limit": 2,
-        "logging_steps": max(save_steps // 10, 1),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "report_to": "none",
     }

@@ -20,7 +20,7 @@ from fletching.methods.mvp.model import MVPReranker
 from fletching.methods.mvp.modules import MVPModule
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training import TrainingFolder, run_trainer
+from fletching.training import TrainingFolder, describe_run, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class MVPRecipe(MVPConfig):
             ``{"before": {...}, "after": {...}}``, metrics on ``dev_data``.
 
         Raises:
-            ArgumentError: If there is nothing to train on.
+            ArgumentError: If there is nothing to train on, or the run to go on with was begun otherwise.
             DataError: If a file is malformed.
             MissingExtraError: If the ``train`` extra is not installed.
         """
@@ -117,10 +117,13 @@ class MVPRecipe(MVPConfig):
             model = self._open_base()
         evaluator = MVPListEvaluator(dev) if dev else None
         folder = TrainingFolder(output_dir, resume=resume)
+        free = ("inference_seq_length",)
+        files = {"train_data": self.train_data, "dev_data": self.dev_data}
+        folder.keep_plan("MVPRecipe", describe_run(self, free=free, **files))
         before = folder.keep_before(lambda: self._evaluate(evaluator, model))
 
         arguments = CrossEncoderTrainingArguments(
-            output_dir=str(folder.checkpoints),
+            **folder.build_arguments(seed=self.seed, save_steps=self.eval_steps),
             num_train_epochs=self.epochs,
             per_device_train_batch_size=min(self.lists_per_step, self.lists_per_batch),
             gradient_accumulation_steps=max(self.lists_per_batch // self.lists_per_step, 1),
@@ -131,19 +134,11 @@ class MVPRecipe(MVPConfig):
             optim=self.optimizer,
             weight_decay=0.0,
             bf16=self.bf16,
-            seed=self.seed,
-            data_seed=self.seed,
             eval_strategy="steps" if evaluator else "no",
             eval_steps=self.eval_steps,
-            save_strategy="steps",
-            save_steps=self.eval_steps,
-            save_total_limit=2,
             load_best_model_at_end=evaluator is not None,
             metric_for_best_model=f"eval_{evaluator.primary_metric}" if evaluator else None,
             greater_is_better=True,
-            logging_steps=max(self.eval_steps // 10, 1),
-            dataloader_pin_memory=torch.cuda.is_available(),
-            report_to="none",
         )
         trainer = CrossEncoderTrainer(
             model=model,
@@ -161,7 +156,7 @@ class MVPRecipe(MVPConfig):
         run_trainer(trainer, folder)
         results = {"before": before, "after": self._evaluate(evaluator, model)}
         model.max_seq_length = self.inference_seq_length or self.max_seq_length
-        model.save_pretrained(str(folder.output))
+        folder.save(model)
         data = (*self.train_data, *self.dev_data)
         folder.write_record(self, files=data, results=results, lists=len(rows))
         return results

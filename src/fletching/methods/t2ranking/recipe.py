@@ -32,15 +32,23 @@ from fletching.methods.t2ranking.synthetic import CHARACTERS, write_synthetic
 from fletching.models.embedder import Embedder
 from fletching.models.loading import load
 from fletching.plugins import registry
-from fletching.training import TrainingFolder, save_character_bert
+from fletching.training import (
+    TrainingFolder,
+    describe_run,
+    forget_run,
+    main_process_first,
+    save_character_bert,
+)
 from fletching.training.recipe import RESULTS_FILE
 
 __all__ = ["T2RankingRecipe"]
 
 logger = logging.getLogger(__name__)
 
+_BM25 = "dev.bm25.tsv"
 _MINED = "train.mined.tsv"
 _LISTS = "lists.train.jsonl"
+_STAGES = "*_negatives"  # folders of the stages before the last one
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ class T2RankingRecipe(T2RankingConfig):
             ``{"before": {...}, "after": {...}}``, metrics on the dev queries.
 
         Raises:
-            ArgumentError: If there is nothing to train on, or for BM25 nothing to evaluate on.
+            ArgumentError: If there is nothing to train on, or for BM25 nothing to evaluate on; or the run to
+                go on with was begun otherwise.
             DataError: If a file is missing or malformed.
             MissingExtraError: If the ``train`` extra, or for BM25 the ``evaluate`` extra, is not installed.
         """
@@ -131,12 +140,19 @@ class T2RankingRecipe(T2RankingConfig):
         }
         if self.baseline != "bm25":
             _check_training_packages()
+        if not resume:
+            stages = (f"{_STAGES}/checkpoints", f"{_STAGES}/{RESULTS_FILE}")
+            forget_run(output, *stages, _MINED, _LISTS, _BM25)
+        plan = describe_run(self, free=("candidates", "dev_queries", "style"), train_data=_list_files(train))
+        TrainingFolder(output, resume=resume).keep_plan(type(self).__name__, plan)
         return runners[self.baseline](output, train, dev, resume)
 
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         collection, base = output / "collection", output / "base"
-        write_synthetic(collection, seed=self.seed)
-        save_character_bert(base, CHARACTERS, seed=self.seed)
+        with main_process_first() as is_main:
+            if is_main:
+                write_synthetic(collection, seed=self.seed)
+                save_character_bert(base, CHARACTERS, seed=self.seed)
         recipe = replace(self, synthetic=False, train_data=(str(collection),), base=str(base))
         return recipe.run(output, resume=resume)
 
@@ -146,10 +162,12 @@ class T2RankingRecipe(T2RankingConfig):
         evaluator = self._build_evaluator(dev)
         if evaluator is None:
             raise bad_argument(type(self).__name__, "dev_queries", "positive for 'bm25'", self.dev_queries)
-        folder = TrainingFolder(output)
-        path = output / "dev.bm25.tsv"
-        if not (resume and path.is_file()):
-            write_run(path, rank_queries(BM25("chinese"), evaluator.queries, train.corpus, depth=self.depth))
+        folder = TrainingFolder(output, resume=resume)
+        path = output / _BM25
+        with main_process_first() as is_main:
+            if is_main and not path.is_file():
+                found = rank_queries(BM25("chinese"), evaluator.queries, train.corpus, depth=self.depth)
+                write_run(path, found)
         run = _fill_up(stream_run(path), evaluator.queries)
         results = {"before": {}, "after": evaluator.measure(run)}
         self._write_record(folder, train, results)
@@ -170,7 +188,7 @@ class T2RankingRecipe(T2RankingConfig):
                 continue
             if stage == "self_mined":
                 assert previous is not None  # the configuration saw to it
-                self._mine(previous, output / _MINED, train, resume)
+                self._mine(previous, output / _MINED, train)
                 sampler = build_sampler(self, train, source="mined", folder=output)
             else:
                 sampler = build_sampler(self, train, source=stage)
@@ -204,8 +222,9 @@ class T2RankingRecipe(T2RankingConfig):
         folder = TrainingFolder(output, resume=resume)
         (source,) = self.resolve("negatives")
         lists = output / _LISTS
-        if not (resume and lists.is_file()):
-            _write_graded_lists(build_sampler(self, train, source=source), train, lists)
+        with main_process_first() as is_main:
+            if is_main and not lists.is_file():
+                _write_graded_lists(build_sampler(self, train, source=source), train, lists)
         batch_size = self.resolve("batch_size")
         recipe = recipe_class(
             base=self.base,
@@ -237,19 +256,20 @@ class T2RankingRecipe(T2RankingConfig):
         before = folder.keep_before(lambda: evaluator(model) if evaluator else {})
         train_model(self, model, sampler, folder, evaluator)
         results = {"before": before, "after": evaluator(model) if evaluator else {}}
-        model.save_pretrained(str(folder.output))
+        folder.save(model)
         self._write_record(folder, train, results, rows=len(sampler))
         return results
 
-    def _mine(self, model_folder: Path, path: Path, train: T2RankingDataset, resume: bool) -> None:
-        """Search the passages with the model of the stage before, for every training query."""
-        if resume and path.is_file():
-            return
+    def _mine(self, model_folder: Path, path: Path, train: T2RankingDataset) -> None:
+        """Search the passages with the model of the stage before, for every training query, once."""
         ids = islice((query for query in train.queries if query in train.positives), self.max_queries)
         queries = {query: train.queries[query] for query in ids}
         n_positives = max(len(train.positives[query]) for query in queries)
         depth = self.resolve("window") + n_positives  # positives are dropped before the window is cut
-        write_run(path, rank_queries(Embedder(str(model_folder)), queries, train.corpus, depth=depth))
+        with main_process_first() as is_main:
+            if is_main and not path.is_file():
+                model = Embedder(str(model_folder))
+                write_run(path, rank_queries(model, queries, train.corpus, depth=depth))
 
     def _choose_dev_queries(self, dev: T2RankingDataset) -> dict[str, str]:
         keys = sorted(dev.queries)
@@ -282,9 +302,12 @@ class T2RankingRecipe(T2RankingConfig):
     def _write_record(
         self, folder: TrainingFolder, train: T2RankingDataset, results: dict[str, Any], **facts: Any
     ) -> None:
-        names = ("queries.*.tsv*", "qrels.*.tsv*", "collection.tsv")
-        files = sorted(path for name in names for path in train.path.glob(name))
-        folder.write_record(self, files=files, results=results, **facts)
+        folder.write_record(self, files=_list_files(train), results=results, **facts)
+
+
+def _list_files(train: T2RankingDataset) -> list[Path]:
+    names = ("queries.*.tsv*", "qrels.*.tsv*", "collection.tsv")
+    return sorted(path for name in names for path in train.path.glob(name))
 
 
 def _check_training_packages() -> None:

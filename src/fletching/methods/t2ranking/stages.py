@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from fletching.methods.t2ranking.model import ROUTES
 from fletching.methods.t2ranking.negatives import StridedNegativeSampler
 from fletching.models.embedder import Embedder
 from fletching.models.reranker import Reranker
-from fletching.training import EpochCallback, TrainingFolder, run_trainer
+from fletching.training import EpochCallback, TrainingFolder, count_processes, run_trainer
 
 if TYPE_CHECKING:
     from fletching.methods.t2ranking.recipe import T2RankingRecipe
@@ -92,7 +91,7 @@ def build_dual_loss(model: SentenceTransformer, *, texts_per_step: int) -> Cache
         scale=1.0,
         similarity_fct=dot_score,
         mini_batch_size=texts_per_step,
-        gather_across_devices=_count_processes() > 1,
+        gather_across_devices=count_processes() > 1,
     )
 
 
@@ -185,30 +184,17 @@ def _build_arguments(
     """Collect what the trainers' arguments have in common."""
     steps = max(1, math.ceil(n_rows / recipe.resolve("batch_size"))) * recipe.resolve("eval_epochs")
     return {
-        "output_dir": str(folder.checkpoints),
+        **folder.build_arguments(seed=recipe.seed, save_steps=steps),
         "num_train_epochs": recipe.resolve("epochs"),
-        "per_device_train_batch_size": _divide(recipe.resolve("batch_size"), _count_processes()),
+        "per_device_train_batch_size": _divide(recipe.resolve("batch_size"), count_processes()),
         "learning_rate": recipe.resolve("learning_rate"),
         "lr_scheduler_type": "constant",
         "optim": recipe.optimizer,
         "weight_decay": recipe.weight_decay,
         "fp16": recipe.fp16 and torch.cuda.is_available(),
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
         "eval_strategy": "steps" if evaluator else "no",
         "eval_steps": steps,
-        "save_strategy": "steps",
-        "save_steps": steps,
-        "save_total_limit": 2,
-        "logging_steps": max(steps // 10, 1),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "report_to": "none",
     }
-
-
-def _count_processes() -> int:
-    """Return the processes of a distributed run, as torchrun and accelerate say it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _divide(batch_size: int, processes: int) -> int:

@@ -31,7 +31,7 @@ from fletching.methods.tiny_lm.data import FIELDS, read_documents
 from fletching.methods.tiny_lm.tokenizer import pack_documents, train_tokenizer
 from fletching.models.card import write_section
 from fletching.progress import track
-from fletching.training import TrainingFolder, hash_file, run_trainer
+from fletching.training import TrainingFolder, describe_run, hash_file, main_process_first, run_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -148,13 +148,15 @@ class TinyLMRecipe:
             back.
 
         Raises:
-            ArgumentError: If there is nothing to train on.
+            ArgumentError: If there is nothing to train on, or the run to go on with was begun otherwise.
             DataError: If a file is malformed.
             MissingExtraError: If the ``train`` extra is not installed.
         """
         if not self.synthetic and not self.train_data:
             raise bad_argument("TinyLMRecipe", "train_data", "at least one file of text", self.train_data)
         folder = TrainingFolder(output_dir, resume=resume)
+        plan = describe_run(self, free=("save_steps",), train_data=self.train_data)
+        folder.keep_plan("TinyLMRecipe", plan)
         tokenizer, train, dev = self._prepare(folder)
         rows = _Windows(train, self.window_tokens)
         steps = self.max_steps or math.ceil(len(rows) / self.batch_size)
@@ -168,11 +170,13 @@ class TinyLMRecipe:
         trainer = Trainer(model=model, args=self._build_arguments(folder, steps), train_dataset=rows)
         run_trainer(trainer, folder)
         results = {"before": before, "after": measure_language_model(model, tokenizer, dev)}
-        model.eval().save_pretrained(str(folder.output))
-        tokenizer.save_pretrained(str(folder.output))
+        folder.save(model.eval())
+        folder.save(tokenizer)
         facts = {"train_tokens": len(train), "steps": steps, "read_tokens": steps * self._tokens_per_step}
         folder.write_record(self, files=self.train_data, results=results, **facts)
-        write_section(folder.output, "training", self._describe(model, results, facts))
+        with main_process_first() as is_main:
+            if is_main:
+                write_section(folder.output, "training", self._describe(model, results, facts))
         return results
 
     @property
@@ -242,7 +246,7 @@ class TinyLMRecipe:
     def _build_arguments(self, folder: TrainingFolder, steps: int) -> TrainingArguments:
         try:
             return TrainingArguments(
-                output_dir=str(folder.checkpoints),
+                **folder.build_arguments(seed=self.seed, save_steps=self.save_steps),
                 max_steps=steps,
                 per_device_train_batch_size=self.rows_at_once,
                 gradient_accumulation_steps=self.batch_size // self.rows_at_once,
@@ -253,14 +257,6 @@ class TinyLMRecipe:
                 weight_decay=self.weight_decay,
                 adam_beta2=0.95,  # Llama
                 bf16=torch.cuda.is_available(),
-                seed=self.seed,
-                data_seed=self.seed,
-                save_strategy="steps",
-                save_steps=self.save_steps,
-                save_total_limit=2,
-                logging_steps=max(self.save_steps // 4, 1),
-                dataloader_pin_memory=torch.cuda.is_available(),
-                report_to="none",
             )
         except ImportError as error:  # transformers asks for accelerate here
             raise missing_extra("TinyLMRecipe", "accelerate", "train") from error

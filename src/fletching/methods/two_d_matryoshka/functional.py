@@ -130,9 +130,10 @@ def compress_vectors(vectors: Tensor, size: int, *, exact: bool = True) -> Tenso
             otherwise ``torch.svd_lowrank``, which draws from torch's global generator.
 
     Returns:
-        Shape ``(B, k)``, without a gradient.
+        Shape ``(B, k)``, float32 (float64 for float64 vectors), without a gradient.
     """
     with torch.no_grad():
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         dependencies = relate_coordinates(vectors)
         if exact:
             left, strengths, _ = torch.linalg.svd(dependencies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from fletching.methods.two_d_matryoshka.modules import (
 from fletching.models.embedder import Embedder
 from fletching.models.inputs import check_texts
 from fletching.nn import check_num_layers
+
+_LIBRARIES = ("fletching", "sentence_transformers", "torch")  # not what a warning is to point at
 
 SIDES = ("text", "query", "document")
 """How a text is read: as `encode`, `encode_query` or `encode_document` does."""
@@ -315,7 +318,8 @@ class ElasticEmbedder(Embedder):
             )
         if self._untrained == "warn" and (parameter, value) not in self._warned:
             self._warned.add((parameter, value))
-            warnings.warn(f"{owner}: {parameter}={value} {problem}.", FidelityWarning, stacklevel=5)
+            message = f"{owner}: {parameter}={value} {problem}."
+            warnings.warn(message, FidelityWarning, stacklevel=_count_own_frames())
 
     def _take_published(self, location: str, own_prompts: set[str]) -> None:
         """Complete the files of a released checkpoint by what its card says."""
@@ -355,6 +359,14 @@ def check_dim(owner: str, dim: object, width: int | None = None) -> None:
     if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1 or (width is not None and dim > width):
         domain = "a positive integer" if width is None else f"from 1 to {width}, the width of the model"
         raise bad_argument(owner, "truncate_dim", domain, dim)
+
+
+def _count_own_frames() -> int:
+    """Say which ``stacklevel`` is the user's line, however many calls of the libraries lie in between."""
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _list(sizes: Sequence[int]) -> str:

@@ -17,6 +17,7 @@ from fletching.nn import (
     count_layers,
     find_final_norm,
     layer_view,
+    view_module,
 )
 
 __all__ = [
@@ -81,7 +82,8 @@ class ElasticTransformer(Transformer):
         config = self.model.config  # a network that hands out its inner states puts hooks on its modules
         hooks = any(getattr(config, name, False) for name in ("output_hidden_states", "output_attentions"))
         view = layer_view(self.model, num_layers, isolated=hooks)
-        return self._with_network(view).forward(features, **kwargs)
+        found: dict[str, Any] = view_module(self, Transformer, model=view).forward(features, **kwargs)
+        return found
 
     def check(self, owner: str) -> None:
         """Refuse a network that cannot be cut, before it computes something else in silence.
@@ -107,7 +109,7 @@ class ElasticTransformer(Transformer):
             domain = "one number for a network that does not give token embeddings"
             raise bad_argument(_OWNER, "num_layers", domain, layers)
         view = view_with_states(self.model, deepest)
-        found = self._with_network(view).forward(dict(features), **kwargs)
+        found = view_module(self, Transformer, model=view).forward(dict(features), **kwargs)
         norm = self._find_norm()
         states = torch.cat([read_state(found, layer, norm) for layer in layers])
         rows = len(found[_OUTPUT])
@@ -127,12 +129,6 @@ class ElasticTransformer(Transformer):
             known = vars(self)[_FOUND] = (self.model, find_final_norm(self.model))
         norm: nn.Module | None = known[1]
         return norm
-
-    def _with_network(self, network: nn.Module) -> Transformer:
-        """Make a stock module around another network; tokenizer and settings are shared."""
-        twin: Transformer = object.__new__(Transformer)
-        object.__setattr__(twin, "__dict__", {**vars(self), "_modules": {**self._modules, "model": network}})
-        return twin
 
 
 _OURS = (Transformer, ElasticTransformer)

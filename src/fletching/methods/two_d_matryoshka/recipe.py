@@ -34,7 +34,7 @@ from fletching.models.inputs import check_count, check_positive
 from fletching.models.loading import load
 from fletching.models.minilm import HUB_ID
 from fletching.plugins import registry
-from fletching.training import TrainingFolder, run_trainer
+from fletching.training import TrainingFolder, describe_run, main_process_first, run_trainer
 
 __all__ = ["TwoDMatryoshkaRecipe"]
 
@@ -217,7 +217,8 @@ class TwoDMatryoshkaRecipe:
             ``stsb_spearman_3_layers_64_dims``.
 
         Raises:
-            ArgumentError: If there is nothing to train on, or the base loss does not suit the rows.
+            ArgumentError: If there is nothing to train on, the base loss does not suit the rows, or the run
+                to go on with was begun otherwise.
             CheckpointError: If the base or the teacher cannot be opened.
             DataError: If a file is missing or malformed.
             MissingExtraError: If the ``train`` extra, or with folders in ``dev_data`` the ``evaluate`` extra,
@@ -239,6 +240,9 @@ class TwoDMatryoshkaRecipe:
             raise bad_argument(owner, "base_loss", f"{options} for {rows.kind}", self.base_loss)
         dev = [read_evaluation_set(path, show_progress_bar=False) for path in self.dev_data]
         folder = TrainingFolder(output, resume=resume)
+        free = ("dev_data", "eval_layers", "eval_dims", "save_steps")
+        files = [path for path in self.train_data if Path(path).is_file()]
+        folder.keep_plan(owner, describe_run(self, free=free, train_data=files))
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = self._open_base()
@@ -248,7 +252,7 @@ class TwoDMatryoshkaRecipe:
         results = {"before": before, "after": self._evaluate(model, dev, loss)}
         model.trained_layers = loss.trained_layers
         model.trained_dims = (*loss.dims, loss.width)
-        model.save_pretrained(str(output))
+        folder.save(model)
         files = [path for path in (*self.train_data, *self.dev_data) if Path(path).is_file()]
         folder.write_record(self, files=files, results=results, rows=len(rows.rows), kind=rows.kind)
         return results
@@ -256,11 +260,12 @@ class TwoDMatryoshkaRecipe:
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         base = output / "base"
         files = {name: output / f"{name}.tsv" for name in ("train", "dev")}
-        if not (resume and all(path.is_file() for path in files.values())):
-            output.mkdir(parents=True, exist_ok=True)
-            save_smoke_bert(base, seed=self.seed)
-            write_pairs(files["train"], build_synthetic_pairs(400, seed=self.seed))
-            write_pairs(files["dev"], build_synthetic_pairs(100, seed=self.seed + 1))
+        with main_process_first() as is_main:
+            if is_main and not (resume and all(path.is_file() for path in files.values())):
+                output.mkdir(parents=True, exist_ok=True)
+                save_smoke_bert(base, seed=self.seed)
+                write_pairs(files["train"], build_synthetic_pairs(400, seed=self.seed))
+                write_pairs(files["dev"], build_synthetic_pairs(100, seed=self.seed + 1))
         recipe = replace(
             self,
             synthetic=False,
@@ -328,7 +333,7 @@ class TwoDMatryoshkaRecipe:
         on_gpu = torch.cuda.is_available()
         in_batch = rows.kind != "scored"  # where a text that is there twice would be its own negative
         arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder.checkpoints),
+            **folder.build_arguments(seed=self.seed, save_steps=self.save_steps),
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,
             per_device_train_batch_size=self.batch_size,
@@ -340,15 +345,7 @@ class TwoDMatryoshkaRecipe:
             fp16=self.precision == "fp16" and on_gpu,
             bf16=self.precision == "bf16" and on_gpu,
             batch_sampler=BatchSamplers.NO_DUPLICATES if in_batch else BatchSamplers.BATCH_SAMPLER,
-            seed=self.seed,
-            data_seed=self.seed,
             eval_strategy="no",
-            save_strategy="steps",
-            save_steps=self.save_steps,
-            save_total_limit=2,
-            logging_steps=max(self.save_steps // 10, 1),
-            dataloader_pin_memory=on_gpu,
-            report_to="none",
         )
         trainer = SentenceTransformerTrainer(
             model=model, args=arguments, train_dataset=Dataset.from_dict(rows.to_columns()), loss=loss

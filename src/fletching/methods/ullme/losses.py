@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from sentence_transformers.sentence_transformer.losses.matryoshka import CachedLossDecorator, ForwardDecorator
 from sentence_transformers.util import all_gather, all_gather_with_grad
 from torch import Tensor, nn
 
@@ -92,6 +93,7 @@ class GRLLoss(CachedColumnsMixin, nn.Module):
         - A batch of one without negatives has nothing to compare: its contrastive term is 0, with a warning.
         - The miner may keep no pair at all when every positive is far ahead; the term is then 0.
         - Values are logged part by part; each is multiplied by its weight.
+        - ``MatryoshkaLoss`` takes the contrastive term alone, with ``mini_batch_size``; the rest is refused.
     """
 
     def __init__(
@@ -168,6 +170,8 @@ class GRLLoss(CachedColumnsMixin, nn.Module):
         finally:
             self._now, self._parts = None, {}
         first, *others = parts
+        if not others:
+            return {first: total}
         return {
             first: attach_gradient(parts[first], total),
             **{name: parts[name].detach() for name in others},
@@ -400,6 +404,14 @@ class GRLLoss(CachedColumnsMixin, nn.Module):
 
     def _check_wrappers(self) -> None:
         """Refuse what would take the gradient of another function, or keep devices apart."""
+        is_cut = isinstance(self.calculate_loss, CachedLossDecorator)
+        if is_cut and self.settings.reads_likelihoods:
+            weights = self.settings.kl_weight, self.settings.gen_weight
+            domain = "0 under MatryoshkaLoss, which would cut log-likelihoods as if they were embeddings"
+            raise bad_argument(_OWNER, "kl_weight, gen_weight", domain, weights)
+        if isinstance(getattr(self.model, "forward", None), ForwardDecorator):
+            domain = "given under MatryoshkaLoss, which adds up numbers where this loss has named terms"
+            raise bad_argument(_OWNER, "mini_batch_size", domain, self.mini_batch_size)
         if not (self.settings.two_adapters and torch.is_grad_enabled()):
             return
         recomputes = any(getattr(part, "gradient_checkpointing", False) for part in self._inner.modules())

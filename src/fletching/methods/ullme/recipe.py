@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fletching.data.lines import write_lines
 from fletching.errors import bad_argument, bad_choice, missing_extra
 from fletching.evaluation import read_evaluation_set
 from fletching.methods.ullme.config import (
@@ -31,7 +32,7 @@ from fletching.methods.ullme.model import LLMEmbedder
 from fletching.methods.ullme.presets import OBJECTIVES, PRECISIONS, PRESETS
 from fletching.methods.ullme.settings import GRLSettings
 from fletching.methods.ullme.synthetic import save_word_llama, write_rows
-from fletching.training import TrainingFolder, run_trainer
+from fletching.training import TrainingFolder, describe_run, main_process_first, run_trainer
 
 __all__ = ["ULLMERecipe"]
 
@@ -234,7 +235,7 @@ class ULLMERecipe(GRLSettings):
             ``{"before": {...}, "after": {...}}``, metrics on ``dev_data`` and the rows held out.
 
         Raises:
-            ArgumentError: If there is nothing to train on.
+            ArgumentError: If there is nothing to train on, or the run to go on with was begun otherwise.
             DataError: If a file is missing or malformed.
             MissingExtraError: If the ``train`` extra is not installed.
         """
@@ -253,6 +254,9 @@ class ULLMERecipe(GRLSettings):
         data += [build_retrieval_set(held_out)] if held_out else []
         model = self._open_model(settings)
         folder = TrainingFolder(output, resume=resume)
+        free = ("dev_data", "keep_adapters", "save_steps")
+        plan = describe_run(self, free=free, train_data=self.train_data)
+        folder.keep_plan(type(self).__name__, plan)
         before = folder.keep_before(lambda: measure_model(model, data))
 
         datasets = {name: Dataset.from_list(rows) for name, rows in tables.items()}
@@ -274,7 +278,7 @@ class ULLMERecipe(GRLSettings):
         )
         self._merge(model, folder)
         results = {"before": before, "after": measure_model(model, data)}
-        model.save_pretrained(str(folder.output))
+        folder.save(model)
         files = [path for path in (*self.train_data, *self.dev_data) if Path(path).is_file()]
         counts = {name: len(rows) for name, rows in tables.items()}
         folder.write_record(self, files=files, results=results, rows=counts, loss=asdict(settings))
@@ -282,15 +286,16 @@ class ULLMERecipe(GRLSettings):
 
     def _run_synthetic(self, output: Path, *, resume: bool) -> dict[str, Any]:
         rows, base = output / "data" / "rows.jsonl", output / "base"
-        write_rows(rows, seed=self.seed)
-        save_word_llama(base, seed=self.seed)
-        if self.objective == "simcse":
-            sentences = dict.fromkeys(text for row in read_rows(rows) for text in (row.query, *row.positives))
-            rows = rows.with_suffix(".txt")
-            rows.write_text("\n".join(sentences) + "\n", encoding="utf-8")
-        return replace(self, synthetic=False, train_data=(str(rows),), base=str(base)).run(
-            output, resume=resume
-        )
+        source = rows if self.objective != "simcse" else rows.with_suffix(".txt")
+        with main_process_first() as is_main:
+            if is_main:
+                write_rows(rows, seed=self.seed)
+                save_word_llama(base, seed=self.seed)
+                if source != rows:
+                    texts = (text for row in read_rows(rows) for text in (row.query, *row.positives))
+                    write_lines(source, dict.fromkeys(texts))
+        recipe = replace(self, synthetic=False, train_data=(str(source),), base=str(base))
+        return recipe.run(output, resume=resume)
 
     def _build_tables(self) -> tuple[dict[str, list[dict[str, Any]]], list[TrainingRow]]:
         """Read the files: file name -> columns, and the rows held out of all of them."""
@@ -355,7 +360,7 @@ class ULLMERecipe(GRLSettings):
         tables = list(data.values()) if isinstance(data, dict) else [data]
         has_min = self.scheduler == "cosine_with_min_lr"
         arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder.checkpoints),
+            **folder.build_arguments(seed=self.seed, save_steps=self.save_steps),
             num_train_epochs=self.epochs,
             max_steps=self.max_steps or -1,
             per_device_train_batch_size=self.batch_size,
@@ -368,15 +373,7 @@ class ULLMERecipe(GRLSettings):
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             bf16=self.precision == "bf16-mixed",
-            seed=self.seed,
-            data_seed=self.seed,
-            save_strategy="steps",
-            save_steps=self.save_steps,
-            save_total_limit=2,
-            logging_steps=max(self.save_steps // 10, 1),
             dataloader_drop_last=all(has_full_batch(table, self.batch_size) for table in tables),
-            dataloader_pin_memory=torch.cuda.is_available(),
-            report_to="none",
             batch_sampler=choose_sampler,
         )
         is_simcse = self.objective == "simcse"
@@ -393,8 +390,8 @@ class ULLMERecipe(GRLSettings):
         if not self.lora_rank:
             return
         network: Any = model.network
-        if self.keep_adapters:
-            for name in list(network.model.peft_config):
+        with main_process_first() as is_main:
+            for name in list(network.model.peft_config) if is_main and self.keep_adapters else ():
                 place = str(folder.output / "adapters" / name)
                 with network.use_adapter(name):
                     network.model.save_pretrained(place)

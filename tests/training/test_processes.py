@@ -1,0 +1,106 @@
+"""Several processes of one run, of which one writes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fletching.training import count_processes, main_process_first
+
+TWO_PROCESSES = """
+import os, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from fletching.training import TrainingFolder, describe_run, forget_run, main_process_first, run_trainer
+
+torch.set_num_threads(1)
+place, rank = Path(sys.argv[1]), os.environ["RANK"]
+
+def note(what):
+    with (place / "calls").open("a") as file:
+        file.write(f"{what}-{rank} ")
+
+class Slope(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+    def forward(self, x, labels):
+        return {"loss": (self.weight * x - labels).square().mean()}
+    def save_pretrained(self, folder):
+        note("save")
+        torch.save(self.state_dict(), Path(folder, "model.pt"))
+
+@dataclass
+class Recipe:
+    rate: float = 0.1
+
+def evaluate():
+    note("evaluate")
+    time.sleep(1)  # the other one must wait
+    return {"score": 0.5}
+
+with main_process_first() as is_main:
+    if is_main:
+        time.sleep(1)
+        (place / "rows").write_text("7")
+number = float((place / "rows").read_text())
+forget_run(place / "run", "*/checkpoints")
+folder = TrainingFolder(place / "run")
+folder.keep_plan("Recipe", describe_run(Recipe()))
+before = folder.keep_before(evaluate)
+model = Slope()
+arguments = TrainingArguments(**folder.build_arguments(seed=0, save_steps=2), max_steps=4, learning_rate=0.1)
+rows = [{"x": torch.ones(1), "labels": torch.full((1,), number)}] * 64
+run_trainer(Trainer(model, arguments, train_dataset=rows), folder)
+assert arguments.world_size == 2, arguments.world_size
+folder.save(model)
+weight = model.weight.item()
+folder.write_record(Recipe(), files=[place / "rows"], results={"before": before, "weight": weight})
+again = TrainingFolder(place / "run", resume=True)
+again.keep_plan("Recipe", describe_run(Recipe()))
+saved = torch.load(place / "run" / "model.pt", weights_only=True)
+print(before, Path(again.last_checkpoint).name, saved["weight"].item() == weight, weight)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_writes_and_both_find_it(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)],
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    (first, errors), (second, more) = (process.communicate(timeout=300) for process in processes)
+    assert first == second, errors + more
+    assert first.startswith("{'score': 0.5} checkpoint-4 True "), errors
+    assert Counter((tmp_path / "calls").read_text().split()) == {"evaluate-0": 1, "save-0": 1}
+
+
+def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert count_processes() == 1
+    with main_process_first() as is_main:
+        assert is_main
+
+
+def test_processes_are_counted_as_the_launchers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert count_processes() == 3
