@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import logging
 import random
 import statistics
 import sys
@@ -43,7 +42,16 @@ import numpy as np
 import torch
 from datasets import Dataset
 from measuring import REPOSITORY
-from seeds import format_table, student_interval, write_record
+from seeds import (
+    build_seeds_parser,
+    draw_interval,
+    format_table,
+    mark_zero,
+    read_options,
+    save_figure,
+    student_interval,
+    write_record,
+)
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 from fletching.data import Document, read_sts
@@ -397,40 +405,21 @@ def _draw(figures: list[tuple[str, list[dict[str, Any]]]], path: Path) -> None:
     for place, (_, row) in enumerate(rows):
         low, high = (float(end) for end in row["interval over seeds"].split(" to "))
         middle = float(row["difference"])
-        axes.errorbar(
-            middle,
-            -place,
-            xerr=[[middle - low], [high - middle]],
-            fmt="o",
-            color=f"C{SETS.index(row['set'])}",
-        )
-    axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks([-place for place in range(len(rows))], [f"{r['training']}: {r['set']}" for _, r in rows])
+        draw_interval(axes, -place, middle, (low, high), number=SETS.index(row["set"]))
+    mark_zero(axes, [f"{row['training']}: {row['set']}" for _, row in rows])
     axes.set_xlabel("difference to the baseline of its question, 95 % interval over seeds")
-    figure.savefig(path, dpi=120)
-    print(f"Drawn to {path}.", file=sys.stderr)
+    save_figure(figure, path)
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     commands = {"train": run_training, "prepend": run_prepending, "report": report}
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
+    parser = build_seeds_parser(__doc__, commands, name="decoders")
     parser.add_argument("--model", type=Path, default=REPOSITORY / "runs" / "tiny_lm")
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "decoders")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--plot", type=Path, default=None, help="draw the differences into this picture")
-    options = parser.parse_args()
-    for name in ("transformers", "fletching"):  # load reports; that long texts are cut
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = read_options(parser)
     if options.command != "report":
         for path, what in ((options.data, "data folder"), (options.model, "language model")):
             if not path.is_dir():

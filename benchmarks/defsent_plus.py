@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import random
 import shutil
 import statistics
@@ -40,8 +39,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from measuring import REPOSITORY
-from seeds import format_table, student_interval, write_record
+from seeds import (
+    build_seeds_parser,
+    draw_interval,
+    format_table,
+    mark_zero,
+    read_options,
+    save_figure,
+    student_interval,
+    write_record,
+)
 from starts import build_untrained_upper
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -383,34 +390,20 @@ def _draw(drawn: list[tuple[str, dict[str, list[dict[str, Any]]]]], path: Path) 
                 values = [r["metrics"][f"sts_{set_name}"] - start[f"sts_{set_name}"] for r in found[name]]
                 if len(values) < 2:
                     continue
-                low, high = student_interval(values)
-                place, middle = -len(labels), statistics.mean(values)
-                axes.errorbar(
-                    middle,
-                    place,
-                    xerr=[[middle - low], [high - middle]],
-                    fmt="o",
-                    color=f"C{SETS.index(set_name)}",
-                )
+                ends, middle = student_interval(values), statistics.mean(values)
+                draw_interval(axes, -len(labels), middle, ends, number=SETS.index(set_name))
                 labels.append(f"{arm.title}: {set_name}")
-        axes.axvline(0, color="grey", linewidth=0.8)
-        axes.set_yticks([-place for place in range(len(labels))], labels)
+        mark_zero(axes, labels)
         axes.locator_params(axis="x", nbins=6)
         axes.set_title(title)
         axes.set_xlabel("difference to the start, 95 % interval over seeds")
-    figure.savefig(path, dpi=120)
-    print(f"Drawn to {path}.", file=sys.stderr)
+    save_figure(figure, path)
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     commands = {"train": run_training, "report": report}
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "defsent_plus")
+    parser = build_seeds_parser(__doc__, commands, name="defsent_plus")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
@@ -420,13 +413,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=None, help="instead of the start's own")
     parser.add_argument("--head", choices=HEADS, default=None, help="what the projection starts from")
     parser.add_argument("--head-steps", type=int, default=HEAD_STEPS, help="of the head for masked words")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--plot", type=Path, default=None, help="draw the differences into this picture")
-    options = parser.parse_args()
-    for name in ("transformers", "fletching"):  # load reports; that long texts are cut
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = read_options(parser)
     if options.command == "train" and not (options.data / "definitions").is_dir():
         print(f"Skipped everything: there is no folder {options.data / 'definitions'}.", file=sys.stderr)
         return

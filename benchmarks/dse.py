@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import sys
 import time
@@ -36,8 +35,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from measuring import REPOSITORY
-from seeds import format_table, student_interval, write_record
+from seeds import (
+    build_seeds_parser,
+    draw_interval,
+    format_table,
+    mark_zero,
+    read_options,
+    save_figure,
+    student_interval,
+    write_record,
+)
 from starts import build_untrained_upper
 
 from fletching.methods.dse import DSEEvaluator, DSERecipe, DSEReranker
@@ -211,9 +218,12 @@ def report(options: argparse.Namespace) -> None:
         quality = record["metrics"][f"test_{PRIMARY[TASKS[record['task']].task]}"]
         for start in [record["start"]] if "start" in record else STARTS:  # one teacher for both
             found[record["arm"], start, record["task"], record.get("seed", 0)] = quality
+    if not found:
+        print(f"There are no records in {options.runs}: `train` writes them.", file=sys.stderr)
+        return
     for start, title in STARTS.items():
         arms = [arm for arm in TITLES if any(key[:2] == (arm, start) for key in found)]
-        if arms == [TEACHER]:
+        if arms in ([], [TEACHER]):
             continue
         rows = []
         for arm in arms:
@@ -279,18 +289,13 @@ def _draw(found: Qualities, path: Path) -> None:
             losses, _ = _degrade(found, arm, start, names)
             if len(losses) < 2:
                 continue
-            low, high = student_interval(losses)
             mean, height = statistics.mean(losses), -place - 0.6 * number / len(kinds) + 0.15
             title = f"{TITLES[arm]}; from {STARTS[start]}" if place == 0 else None
-            axes.errorbar(
-                mean, height, xerr=[[mean - low], [high - mean]], fmt="o", color=f"C{number}", label=title
-            )
-    axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks([-place for place in range(len(rows))], list(rows))
+            draw_interval(axes, height, mean, student_interval(losses), number=number, label=title)
+    mark_zero(axes, list(rows))
     axes.set_xlabel("quality lost against the teacher, %, 95 % interval over seeds")
     figure.legend(fontsize=8, loc="outside upper center")
-    figure.savefig(path, dpi=120)
-    print(f"Drawn to {path}.", file=sys.stderr)
+    save_figure(figure, path)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -301,13 +306,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     commands = {"train": run_training, "report": report}
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "dse")
+    parser = build_seeds_parser(__doc__, commands, name="dse")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
@@ -316,13 +316,7 @@ def main() -> None:
     parser.add_argument("--teacher-rows", type=int, default=TEACHER_ROWS, help="of a teacher")
     parser.add_argument("--test-rows", type=int, default=TEST_ROWS, help="test pairs of a task")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--plot", type=Path, default=None, help="draw the degradations into this picture")
-    options = parser.parse_args()
-    for name in ("transformers", "fletching"):  # load reports; that long texts are cut
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = read_options(parser)
     if options.command == "train" and not options.data.is_dir():
         print(f"Skipped everything: there is no data folder {options.data}.", file=sys.stderr)
         return

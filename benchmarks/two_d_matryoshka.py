@@ -17,20 +17,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from datasets import Dataset
-from measuring import REPOSITORY
-from seeds import format_table, student_interval, write_record
+from seeds import build_seeds_parser, format_table, read_options, save_figure, student_interval, write_record
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss, Matryoshka2dLoss
 from starts import build_untrained_upper
@@ -309,19 +306,13 @@ def _draw(scores: dict[tuple[str, str], dict[int, Any]], options: argparse.Names
             panel.set_ylabel(MEASURES[name])
             if panel.lines:
                 panel.legend(fontsize=7)
-    figure.savefig(options.plot, dpi=120)
-    print(f"Drawn to {options.plot}.", file=sys.stderr)
+    save_figure(figure, options.plot)
 
 
 def main() -> None:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
     commands = {"train": run_training, "report": report}
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data")
-    parser.add_argument("--runs", type=Path, default=REPOSITORY / "runs" / "two_d_matryoshka")
+    parser = build_seeds_parser(__doc__, commands, name="two_d_matryoshka")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(USUAL))
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
@@ -329,14 +320,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--steps", type=int, default=None, help="stop after so many steps, for a try")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--plot", type=Path, default=None, help="draw quality over depth into this picture")
-    options = parser.parse_args()
-    for name in ("transformers", "fletching"):  # load reports; that long texts are cut
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = read_options(parser)
     needed = [] if options.command == "report" else [TRAIN, *(SETS[name] for name in options.sets)]
     missing = [path for path in needed if not (options.data / path).exists()]
     if missing:
