@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["MARK", "METHOD", "PublishedCheckpoint", "find_published", "is_defsent_plus", "read_mark"]
+from fletching.models.marks import read_mark
 
-MARK = "fletching"
-"""Key of ``config_sentence_transformers.json`` under which a save of ours says what it is."""
+__all__ = ["METHOD", "PublishedCheckpoint", "find_published", "is_defsent_plus"]
 
 METHOD = "defsent_plus"
-"""What stands there."""
+"""What a save of ours says that it is."""
 
 _PLUS = re.compile(r"defsentplus-(?:.+-)?(?P<backbone>bert|roberta)-(?P<size>base|large)(?:-uncased)?", re.I)
 _DEFSENT = re.compile(
@@ -87,26 +86,13 @@ def is_defsent_plus(location: str, contents: Mapping[str, Any]) -> bool:
     Returns:
         Whether it is.
     """
-    if read_mark(contents["config_sentence_transformers.json"]):
+    if read_mark(contents["config_sentence_transformers.json"], METHOD):
         return True
     return (
         not contents["modules.json"]
         and contents["config.json"].get("model_type") in ("bert", "roberta")
         and find_published(location) is not None
     )
-
-
-def read_mark(model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a save of ours says of itself.
-
-    Args:
-        model_config: Content of ``config_sentence_transformers.json``.
-
-    Returns:
-        Its settings; empty for a checkpoint of somebody else.
-    """
-    mark = model_config.get(MARK)
-    return dict(mark) if isinstance(mark, dict) and mark.get("method") == METHOD else {}
 
 
 def _name_backbone(family: str, size: str) -> str:

@@ -15,7 +15,7 @@ from sentence_transformers.util import load_file_path
 from torch import nn
 
 from fletching.errors import FidelityWarning, bad_argument, bad_checkpoint, bad_choice
-from fletching.methods.defsent_plus.checkpoints import MARK, METHOD, find_published, read_mark
+from fletching.methods.defsent_plus.checkpoints import METHOD, find_published
 from fletching.methods.defsent_plus.config import POOLINGS, TEMPLATE, split_template
 from fletching.methods.defsent_plus.dictionary import (
     DICTIONARY_FOLDER,
@@ -29,6 +29,7 @@ from fletching.methods.defsent_plus.modules import MaskPooling, PromptTransforme
 from fletching.models.embedder import Embedder
 from fletching.models.hub import spread_hub_options
 from fletching.models.inputs import check_positive, check_text, check_texts
+from fletching.models.marks import MARK, read_mark
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ class DefSentPlusEmbedder(Embedder):
 
     def _parse_model_config(self, model_config: dict[str, Any]) -> None:
         super()._parse_model_config(model_config)
-        self._mark = read_mark(model_config)
+        self._mark = read_mark(model_config, METHOD)
 
     def _get_model_config(self) -> dict[str, Any]:
         mark = {"method": METHOD, "pooling": self.pooling, "dictionary": self.dictionary is not None}

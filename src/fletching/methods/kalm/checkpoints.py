@@ -8,14 +8,12 @@ from pathlib import PurePath
 from typing import Any
 
 from fletching.errors import FletchingError, bad_argument, bad_checkpoint
+from fletching.models.marks import goes_by, read_mark
 
 __all__ = ["PUBLISHED", "PublishedCheckpoint", "find_published", "is_kalm", "resolve_causal"]
 
-MARK = "fletching"
-"""Key of ``config_sentence_transformers.json`` under which a save of ours says what it is."""
-
 METHOD = "kalm"
-"""What stands there."""
+"""What a save of ours says that it is."""
 
 _OWNER = "KaLMEmbedder"
 
@@ -64,14 +62,7 @@ def find_published(location: str) -> PublishedCheckpoint | None:
         False
         >>> find_published("Qwen/Qwen2-0.5B")
     """
-    parts = PurePath(location).parts
-    last = parts[-1].lower() if parts else ""
-    for row in PUBLISHED:
-        owner, name = row.model.lower().split("/")
-        cached = f"models--{owner}--{name}"
-        if last == name or any(part.lower() == cached for part in parts):
-            return row
-    return None
+    return next((row for row in PUBLISHED if goes_by(location, row.model)), None)
 
 
 def is_kalm(location: str, contents: Mapping[str, Any]) -> bool:
@@ -87,7 +78,7 @@ def is_kalm(location: str, contents: Mapping[str, Any]) -> bool:
     Returns:
         Whether it is.
     """
-    if read_mark(contents["config_sentence_transformers.json"]):
+    if read_mark(contents["config_sentence_transformers.json"], METHOD):
         return True
     config = contents["config.json"]
     saved_as = contents["config_sentence_transformers.json"].get("model_type", "SentenceTransformer")
@@ -101,19 +92,6 @@ def is_kalm(location: str, contents: Mapping[str, Any]) -> bool:
     return find_published(location) is not None or any(
         "kalm" in PurePath(name).name.lower() for name in names
     )
-
-
-def read_mark(model_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a save of ours says of itself.
-
-    Args:
-        model_config: Content of ``config_sentence_transformers.json``.
-
-    Returns:
-        Its settings; empty for a checkpoint of somebody else.
-    """
-    mark = model_config.get(MARK)
-    return dict(mark) if isinstance(mark, dict) and mark.get("method") == METHOD else {}
 
 
 def resolve_causal(location: str, config: Mapping[str, Any], *, causal: bool | None = None) -> bool:

@@ -13,7 +13,7 @@ from sentence_transformers.util.decorators import deprecated_kwargs
 from transformers import PreTrainedModel
 
 from fletching.errors import ArgumentError, FidelityWarning, bad_argument, bad_checkpoint
-from fletching.methods.kalm.checkpoints import MARK, METHOD, find_published, read_mark, resolve_causal
+from fletching.methods.kalm.checkpoints import METHOD, find_published, resolve_causal
 from fletching.methods.kalm.config import (
     INSTRUCTIONS,
     MATRYOSHKA_DIMS,
@@ -25,6 +25,7 @@ from fletching.methods.kalm.config import (
 )
 from fletching.models.embedder import Embedder
 from fletching.models.inputs import check_count
+from fletching.models.marks import MARK, read_mark
 from fletching.nn import check_attention_mode, find_decoder
 
 _OWNER = "KaLMEmbedder"
@@ -274,7 +275,7 @@ class KaLMEmbedder(Embedder):
 
     def _parse_model_config(self, model_config: dict[str, Any]) -> None:
         super()._parse_model_config(model_config)
-        self._mark = read_mark(model_config)
+        self._mark = read_mark(model_config, METHOD)
 
     def _get_model_config(self) -> dict[str, Any]:
         return {**super()._get_model_config(), MARK: {**self._mark, "method": METHOD}}

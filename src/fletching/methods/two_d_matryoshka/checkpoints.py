@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from fletching.methods.two_d_matryoshka.config import QUERY_PROMPT
+from fletching.models import marks
 
 __all__ = ["PUBLISHED", "PublishedCheckpoint", "find_published", "is_elastic", "read_mark"]
 
-MARK = "fletching"
-"""Key of ``config_sentence_transformers.json`` under which a save of ours says what it is."""
-
 METHOD = "two_d_matryoshka"
-"""What stands there."""
+"""What a save of ours says that it is."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,7 @@ def find_published(location: str) -> PublishedCheckpoint | None:
         (20, 24)
         >>> find_published("sentence-transformers/all-MiniLM-L6-v2")
     """
-    parts = [part.lower() for part in PurePath(location).parts]
-    for row in PUBLISHED:
-        owner, name = row.model.lower().split("/")
-        if parts and (parts[-1] == name or f"models--{owner}--{name}" in parts):
-            return row
-    return None
+    return next((row for row in PUBLISHED if marks.goes_by(location, row.model)), None)
 
 
 def is_elastic(location: str, contents: Mapping[str, Any]) -> bool:
@@ -101,9 +93,7 @@ def read_mark(model_config: Mapping[str, Any]) -> dict[str, Any]:
         >>> read_mark({"fletching": {"method": "two_d_matryoshka", "trained_dims": [64, 128]}})
         {'method': 'two_d_matryoshka', 'trained_dims': (64, 128)}
     """
-    mark = model_config.get(MARK)
-    if not isinstance(mark, dict) or mark.get("method") != METHOD:
-        return {}
+    mark = marks.read_mark(model_config, METHOD)
     sizes = {name: _read_sizes(mark.get(name)) for name in ("trained_layers", "trained_dims")}
     known = {name: value for name, value in sizes.items() if value is not None}
     rest = {name: value for name, value in mark.items() if name not in sizes}

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 from sentence_transformers.util.decorators import deprecated_kwargs
 
 from fletching.errors import FidelityWarning, bad_argument, bad_checkpoint, bad_choice
-from fletching.methods.two_d_matryoshka.checkpoints import MARK, METHOD, find_published, read_mark
+from fletching.methods.two_d_matryoshka.checkpoints import METHOD, find_published, read_mark
 from fletching.methods.two_d_matryoshka.config import UNTRAINED
 from fletching.methods.two_d_matryoshka.modules import (
     find_transformers,
@@ -26,6 +26,7 @@ from fletching.methods.two_d_matryoshka.modules import (
 )
 from fletching.models.embedder import Embedder
 from fletching.models.inputs import check_texts
+from fletching.models.marks import MARK
 from fletching.nn import check_num_layers
 
 _LIBRARIES = ("fletching", "sentence_transformers", "torch")  # not what a warning is to point at
