@@ -13,7 +13,8 @@ from transformers import AutoModel, ModernBertConfig, ModernBertModel, RobertaCo
 
 import fletching
 from fletching.errors import ArgumentError, CheckpointError
-from fletching.methods.mvp import MVPLoss, MVPReranker
+from fletching.methods.mvp import MVPLoss, MVPReranker, bi_encoder
+from fletching.models.minilm import HUB_ID
 from fletching.testing.encoders import build_tiny_encoder
 from fletching.testing.tiny import (
     HIDDEN_SIZE,
@@ -284,6 +285,14 @@ def test_decoder_heads_divide_the_width(tmp_path: Path, width: int, heads: int) 
     """A head for each 64 dimensions; 200 is no multiple of 3, nor 328 of 5, so they take one less."""
     model = MVPReranker.from_encoder(save_encoder(tmp_path, "bert", hidden_size=width))
     assert model.network.decoder.layers[0].multihead_attn.num_heads == heads
+
+
+def test_the_bi_encoder_that_is_installed_asks_no_network(monkeypatch):
+    def ask(path, filename, **hub):
+        raise AssertionError(f"{path} was asked for {filename}")
+
+    monkeypatch.setattr(bi_encoder, "load_file_path", ask)
+    assert MVPReranker.from_bi_encoder().network.base == HUB_ID
 
 
 @pytest.mark.parametrize("start", ["from_encoder", "from_bi_encoder"])

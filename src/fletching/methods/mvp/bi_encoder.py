@@ -256,13 +256,15 @@ class BiEncoderMVPModule(MVPModule):
 
 def _check_bi_encoder(base: str, hub: HubOptions) -> None:
     """Refuse a bi-encoder whose vectors are not the mean of its token states, or that wants prompts."""
+    if base == HUB_ID:  # known, and often without a network to ask
+        return
 
     def read(name: str) -> Any:
         path = load_file_path(base, name, **hub)
         return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
     kinds = []
-    for module in () if base == HUB_ID else read("modules.json"):
+    for module in read("modules.json"):
         kind = module["type"].rpartition(".")[2]
         if kind == "Pooling":
             settings = read(f"{module['path']}/config.json")
