@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from fletching.plugins import registry
 from fletching.training import count_processes, main_process_first
+from fletching.training.recipe import RESULTS_FILE
+
+REFUSALS = {
+    "defsent_plus": "it trains in one process; WORLD_SIZE is 2",
+    "ullme": "`mini_batch_size` must be None for two adapters on several devices",
+}
 
 TWO_PROCESSES = """
 import os, sys, time
@@ -92,6 +99,24 @@ def test_of_two_processes_one_writes_and_both_find_it(tmp_path: Path) -> None:
     assert first == second, errors + more
     assert first.startswith("{'score': 0.5} checkpoint-4 True "), errors
     assert Counter((tmp_path / "calls").read_text().split()) == {"evaluate-0": 1, "save-0": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(spec.name for spec in registry() if spec.recipe))
+def test_a_recipe_trains_in_two_processes_or_says_why_not(name: str, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command = ["-m", "fletching", "train", name, "--smoke", "--output", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [*launcher, *command], env=environment, capture_output=True, text=True, timeout=300
+    )
+    if name in REFUSALS:
+        assert ended.returncode != 0
+        assert REFUSALS[name] in ended.stderr
+    else:
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("metric") == 1  # the other process prints nothing
+        assert (tmp_path / "run" / RESULTS_FILE).is_file()
 
 
 def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:

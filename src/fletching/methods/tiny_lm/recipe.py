@@ -157,7 +157,8 @@ class TinyLMRecipe:
         folder = TrainingFolder(output_dir, resume=resume)
         plan = describe_run(self, free=("save_steps",), train_data=self.train_data)
         folder.keep_plan("TinyLMRecipe", plan)
-        tokenizer, train, dev = self._prepare(folder)
+        with main_process_first():  # the others find what the first one has left
+            tokenizer, train, dev = self._prepare(folder)
         rows = _Windows(train, self.window_tokens)
         steps = self.max_steps or math.ceil(len(rows) / self.batch_size)
         if len(rows) < self.batch_size:
