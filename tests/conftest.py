@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -72,6 +75,34 @@ def kill_at_checkpoint() -> Callable[[int], AbstractContextManager[list[int]]]:
                 yield saved
 
     return kill
+
+
+@pytest.fixture
+def run_in_two_processes() -> Callable[..., list[tuple[str, str]]]:
+    """Run a script as both processes of a distributed run.
+
+    Returns:
+        A function of the script's text and its arguments, which returns the output and the errors of each.
+    """
+
+    def run(script: str, *arguments: str) -> list[tuple[str, str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *arguments],
+                env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in ("0", "1")
+        ]
+        return [process.communicate(timeout=300) for process in processes]
+
+    return run
 
 
 @pytest.fixture

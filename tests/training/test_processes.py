@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,22 +80,8 @@ print(before, Path(again.last_checkpoint).name, saved["weight"].item() == weight
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_writes_and_both_find_it(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    (first, errors), (second, more) = (process.communicate(timeout=300) for process in processes)
+def test_of_two_processes_one_writes_and_both_find_it(run_in_two_processes: Any, tmp_path: Path) -> None:
+    (first, errors), (second, more) = run_in_two_processes(TWO_PROCESSES, str(tmp_path))
     assert first == second, errors + more
     assert first.startswith("{'score': 0.5} checkpoint-4 True "), errors
     assert Counter((tmp_path / "calls").read_text().split()) == {"evaluate-0": 1, "save-0": 1}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,22 +256,10 @@ print(chosen.run(Path(sys.argv[1]) / "run")["after"]["dev_ndcg_at_10"])
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_writes_and_both_train(trained: tuple[Path, Any], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_PROCESSES, str(tmp_path), str(trained[0])],
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    (first, errors), (second, _) = (process.communicate(timeout=300) for process in processes)
+def test_of_two_processes_one_writes_and_both_train(
+    run_in_two_processes: Any, trained: tuple[Path, Any], tmp_path: Path
+) -> None:
+    (first, errors), (second, _) = run_in_two_processes(TWO_PROCESSES, str(tmp_path), str(trained[0]))
     assert first == second != "", errors
     assert (tmp_path / "calls").read_text().split() == ["_save", "mine_rows", "_save", "score_rows", "_save"]
 
